@@ -12,7 +12,7 @@ class Recipe(Contract):
     objective: Objective
     """One reward model each for helpfulness and safety, since the two sometimes trade off (section 3.2.2)."""
     margin_scheme: MarginScheme = MarginScheme.SMALL
-    """The m(r) of equation 2. Which scheme the final model used is not stated; small has the best average (Table 28)."""
+    """The m(r) of equation 2. The final model's scheme is not stated; small has the best average (Table 28)."""
     safety_loss_weight: float = Field(default=0.0, ge=0)
     """Weight of the auxiliary safety loss. Its formula is not published: ours is a reconstruction (appendix A.3.4)."""
     epochs: int = Field(default=1, ge=1)

@@ -118,6 +118,8 @@ class SampledResponse(Contract):
 
     response_id: UUID
     checkpoint_digest: str
+    seed: int = Field(ge=0, lt=2**63)
+    """The seed really used: not the asked one where the response was drawn again because it equalled the other."""
     text: str
     token_ids: tuple[int, ...]
     """The sampled ids, including a final stop token."""

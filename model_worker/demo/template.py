@@ -19,10 +19,10 @@ properties; a caller that does not want them in a prompt has to refuse them.
 
 from typing import Final
 
-BOS_TOKEN: Final = "<s>"
-EOS_TOKEN: Final = "</s>"
+BOS_TOKEN: Final = "<s>"  # noqa: S105
+EOS_TOKEN: Final = "</s>"  # noqa: S105
 # A pad token that is not `</s>`: with pad = eos a reward model reads the token before `</s>`.
-PAD_TOKEN: Final = "<pad>"
+PAD_TOKEN: Final = "<pad>"  # noqa: S105
 # Their places in this list are their token ids.
 SPECIAL_TOKENS: Final = (BOS_TOKEN, EOS_TOKEN, PAD_TOKEN)
 BOS_TOKEN_ID: Final = 0

@@ -1,6 +1,6 @@
-"""Makes a tiny random Llama checkpoint in about a second, for tests.
+"""Makes a tiny random Llama checkpoint in under a second, for tests.
 
-Its responses are random, yet pleasant to work with: they are ASCII words, they differ with the
+Its responses are random, yet pleasant to work with: they are ASCII words, they vary with the
 temperature (the entropy at temperature 1 is about 2.5 nats), and they end by themselves.
 """
 
@@ -9,13 +9,9 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from transformers import (
-    GenerationConfig,
-    LlamaConfig,
-    LlamaForCausalLM,
-    PreTrainedTokenizerFast,
-)
+from transformers import LlamaConfig, LlamaForCausalLM
 
+from model_worker.demo.files import write_checkpoint
 from model_worker.demo.template import (
     BOS_TOKEN_ID,
     EOS_TOKEN_ID,
@@ -24,23 +20,24 @@ from model_worker.demo.template import (
 )
 from model_worker.demo.tokenizer import train_tokenizer
 
-WORDS = (
-    "the a and to of in is it you that for on with as are be this was have or at one had not but "
-    "what all were when we there can an your which their said if do will each about how up out "
-    "them then she many some so these would other into has more her two like him see time could "
-    "no make than first been its who now people my made over did down only way find use may water "
-    "long little very after words called just where most know tea bread morning garden river "
-    "window letter music story yellow green paper house cat dog bird small large warm cold kind "
-    "walk read write cook plant sleep answer question example reason"
-).split()
+WORDS = """
+the and to of in is it you that for on with as are was this have at but what all when we there can
+which do will how about them then many some like see time make than water long after words just
+know tea bread morning garden letter story green paper house cat bird warm read cook plant sleep
+question reason
+""".split()
+TEMPLATE_WORDS = ["INST", "SYS"]
 
-ENTROPY = 2.5  # nats, at temperature 1
+ENTROPY = 2.5  # nats, the mean at temperature 1
 RESPONSE_TOKENS = 24  # the mean length of a response that `</s>` ends
 FORBIDDEN = -40.0  # a logit that no temperature in use can lift
-# The residual stream keeps a constant in its first dimension, so that the first column of the
-# head acts as a bias, which Llama itself has not.
-BIAS_DIMENSION = 0
-CONSTANT = 8.0
+# Llama's head has no bias. Attention and MLP leave these two dimensions of the residual stream as
+# the embedding filled them, so that the head's columns for them act as one.
+BIAS_DIMENSION = 0  # the same constant for every piece
+START_DIMENSION = 1  # set where a prompt ends, to keep empty responses away
+SHARPNESS = 1.5  # lets the attention look at some positions more than at others
+LOUDNESS = 0.5  # what a layer adds, against the pieces' own embeddings of size 1
+CONSTANT = 60.0  # large against the noise, so that the final norm changes it little
 
 
 def make_tiny_checkpoint(
@@ -56,14 +53,15 @@ def make_tiny_checkpoint(
 ) -> Path:
     """Write a random chat checkpoint into `folder` (made if missing) and return `folder`.
 
-    The same arguments give the same weights. With `grouped_query` two heads share a key-value
-    head; `hidden_size` must be a multiple of twice `heads`. Raises ValueError otherwise.
+    The same arguments give the same weights. With `grouped_query` two heads share one key-value
+    head. Raises ValueError where `heads` is odd, where `hidden_size` is no multiple of twice
+    `heads`, or where `vocabulary_size` has no room for the bytes and the special tokens.
     """
-    if hidden_size % (2 * heads) or heads % 2:
-        message = f"hidden_size {hidden_size} does not fit {heads} heads: use a multiple of 2 x heads"
+    if heads % 2 or hidden_size % (2 * heads):
+        message = f"heads ({heads}) must be even and hidden_size ({hidden_size}) fit 2 x heads"
         raise ValueError(message)
     tokenizer = train_tokenizer(
-        [" ".join(WORDS), *(f"{word} {word.capitalize()}" for word in WORDS)],
+        [f" {word}" for word in WORDS] * 2 + WORDS + TEMPLATE_WORDS * 3,
         vocabulary_size=vocabulary_size,
         context_length=context_length,
     )
@@ -79,82 +77,90 @@ def make_tiny_checkpoint(
         eos_token_id=EOS_TOKEN_ID,
         pad_token_id=PAD_TOKEN_ID,
         tie_word_embeddings=False,
-        dtype="float32",
     )
     # Building the model draws from the global generator, which belongs to the caller.
     with torch.random.fork_rng(devices=[]):
-        model = LlamaForCausalLM(config).float().eval()
+        model = LlamaForCausalLM(config)
+        model.train(mode=False)
     generator = torch.Generator().manual_seed(seed)
-    fill_with_noise(model, generator)
-    calibrate_head(model, piece_biases(tokenizer), generator)
-    model.generation_config = GenerationConfig(
-        bos_token_id=BOS_TOKEN_ID, eos_token_id=EOS_TOKEN_ID, pad_token_id=PAD_TOKEN_ID
-    )
-    folder.mkdir(parents=True, exist_ok=True)
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
+    pieces = [str(tokenizer.decode([index])) for index in range(len(tokenizer))]
+    fill_with_noise(model, pieces, generator)
+    calibrate_head(model, piece_biases(pieces), generator)
+    return write_checkpoint(folder, model, tokenizer)
 
 
 @torch.no_grad()
-def fill_with_noise(model: LlamaForCausalLM, generator: torch.Generator) -> None:
-    """Draw every matrix anew, and keep the bias dimension of the residual stream constant."""
+def fill_with_noise(
+    model: LlamaForCausalLM, pieces: list[str], generator: torch.Generator
+) -> None:
+    """Draw every matrix anew, and set aside the two dimensions that act as a bias."""
+    aside = [BIAS_DIMENSION, START_DIMENSION]
+    undo = math.sqrt(1.0 + CONSTANT**2 / model.config.hidden_size)
     for name, weight in sorted(model.named_parameters()):
         if weight.dim() == 1:
-            weight.fill_(1.0)
+            # The layers' norms undo what the constant does to the size of everything else.
+            weight.fill_(1.0 if name == "model.norm.weight" else undo)
             continue
-        spread = 1.0 if "embed_tokens" in name else 1.0 / math.sqrt(weight.shape[1])
-        weight.copy_(torch.randn(weight.shape, generator=generator) * spread)
-        if name.endswith(("o_proj.weight", "down_proj.weight")):
-            weight[BIAS_DIMENSION].zero_()  # the rows of (hidden, in) write to the residual stream
-    # The special pieces get a constant of their own only by their noise, like any other piece.
-    model.model.embed_tokens.weight[:, BIAS_DIMENSION] = CONSTANT  # (vocabulary, hidden)
+        noise = torch.randn(weight.shape, generator=generator)
+        if "embed_tokens" in name:
+            weight.copy_(noise)
+        elif name.endswith(("o_proj.weight", "down_proj.weight")):
+            weight.copy_(noise * LOUDNESS / math.sqrt(weight.shape[1]))
+            weight[aside] = 0.0  # (hidden, in): these rows would write to the residual stream
+        else:
+            weight.copy_(noise * SHARPNESS / math.sqrt(weight.shape[1]))
+            weight[:, aside] = 0.0  # (out, hidden): the layers do not read the constant
+    embedding = model.model.embed_tokens.weight  # (vocabulary, hidden)
+    embedding[:, aside] = torch.tensor([CONSTANT, 0.0])
+    embedding[[piece.endswith("]") for piece in pieces], START_DIMENSION] = CONSTANT
 
 
-def piece_biases(tokenizer: PreTrainedTokenizerFast) -> Tensor:
-    """Say how welcome each piece is in a response: (vocabulary,), 0 for a whole word."""
-    pieces = [tokenizer.decode([index]) for index in range(len(tokenizer))]
+def piece_biases(pieces: list[str]) -> Tensor:
+    """Say how welcome each piece is in a response, as logits: (vocabulary,), 0 for a word."""
     biases = torch.tensor([piece_bias(piece) for piece in pieces])
     biases[: len(SPECIAL_TOKENS)] = FORBIDDEN
     return biases
 
 
 def piece_bias(piece: str) -> float:
-    """Prefer words to letters, letters to punctuation, and let no unreadable byte through."""
-    if not piece.isascii() or not piece.strip().isprintable():
+    """Prefer words to letters and letters to punctuation, and let no unreadable byte through."""
+    if not piece.isascii() or not (piece.isprintable() or piece == "\n"):
         return FORBIDDEN
-    if piece.strip() == "":
-        return -2.0 if piece in {" ", "\n"} else FORBIDDEN
-    if not piece.strip().isalpha():
-        return -1.5 if piece in set(".,?!") else -4.0
-    return 0.0 if len(piece) > 1 else -1.5
+    if piece.startswith(" ") and piece.strip() in WORDS:
+        return 0.0
+    if piece.isspace() or not piece.strip().isalpha():
+        return -2.0 if piece in {".", ",", "?", "!", "\n"} else -6.0
+    return -4.0
 
 
 @torch.no_grad()
 def calibrate_head(
-    model: LlamaForCausalLM, biases: Tensor, generator: torch.Generator, *, steps: int = 24
+    model: LlamaForCausalLM, biases: Tensor, generator: torch.Generator, *, halvings: int = 24
 ) -> None:
     """Scale the head until the mean entropy at temperature 1 is `ENTROPY`, then place `</s>`."""
-    readable = (biases > FORBIDDEN).nonzero().flatten()  # (readable pieces,)
-    drawn = torch.randint(len(readable), (8, 32), generator=generator)
-    hidden = model.model(readable[drawn]).last_hidden_state  # (8, 32, hidden)
-    head = model.lm_head.weight  # (vocabulary, hidden)
+    welcome = (biases == 0.0).nonzero().flatten()  # (words,)
+    drawn = welcome[torch.randint(len(welcome), (8, 32), generator=generator)]
+    hidden = model.model(drawn).last_hidden_state  # (8, 32, hidden)
     constant = hidden[..., BIAS_DIMENSION].mean()
-    head[:, BIAS_DIMENSION] = 0.0
+    head = model.lm_head.weight  # (vocabulary, hidden)
+    head[:, [BIAS_DIMENSION, START_DIMENSION]] = 0.0
     noise = hidden @ head.T  # (8, 32, vocabulary), before scale and bias
-    low, high = 0.0, 64.0
-    for _ in range(steps):
+    low, high = 0.0, 1024.0
+    for _ in range(halvings):
         scale = (low + high) / 2
         is_too_flat = mean_entropy(noise * scale + biases) > ENTROPY
         low, high = (scale, high) if is_too_flat else (low, scale)
-    head *= high
+    head *= low
+    head[biases == FORBIDDEN] = 0.0
     head[:, BIAS_DIMENSION] = biases / constant
-    # `</s>` has no noise: its share of the mass varies with the words' alone.
+    # `</s>` has no noise of its own: its share varies only with that of the words.
+    words_mass = torch.logsumexp(noise * low + biases, dim=-1).mean()
     head[EOS_TOKEN_ID] = 0.0
-    mass = torch.logsumexp(noise * high + biases, dim=-1).median()
-    head[EOS_TOKEN_ID, BIAS_DIMENSION] = (mass - math.log(RESPONSE_TOKENS)) / constant
+    head[EOS_TOKEN_ID, BIAS_DIMENSION] = (words_mass - math.log(RESPONSE_TOKENS)) / constant
+    head[EOS_TOKEN_ID, START_DIMENSION] = FORBIDDEN / constant
 
 
 def mean_entropy(logits: Tensor) -> float:
-    """Give the mean entropy in nats of the distributions that `logits` (..., vocabulary) say."""
-    return float(torch.distributions.Categorical(logits=logits).entropy().mean())
+    """Give the mean entropy in nats of the distributions behind `logits` (..., vocabulary)."""
+    log_shares = torch.log_softmax(logits, dim=-1)
+    return float(-(log_shares.exp() * log_shares).sum(dim=-1).mean())

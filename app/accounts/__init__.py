@@ -1,0 +1,1 @@
+"""People and programs: invitations, sign-in, sessions, API tokens and the audit trail."""

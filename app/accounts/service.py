@@ -1,0 +1,192 @@
+"""Who may come in: people by one-time link or password, programs by API token."""
+
+from datetime import timedelta
+from http import HTTPStatus
+
+from pwdlib import PasswordHash
+from sqlalchemy.orm import Session
+
+from app.accounts import audit, queries
+from app.accounts.tokens import hash_token, new_token
+from app.errors import AppError, ConflictError, InvalidInputError, NotFoundError
+from app.models import ApiToken, Person, PersonRole, SignInLink, SignInSession, TokenScope, now
+
+_PASSWORDS = PasswordHash.recommended()
+# Checking a password against this one when the name is unknown takes as long as when it is known.
+_NOBODYS_HASH = _PASSWORDS.hash(new_token())
+_PASSWORD_MIN_CHARACTERS = 12
+
+
+class LinkExpiredError(AppError):
+    """A sign-in link was used before, or is too old."""
+
+    status = HTTPStatus.GONE
+    code = "link_expired"
+
+
+class WrongPasswordError(AppError):
+    """Name and password do not belong together; which of the two is wrong is not said."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    code = "wrong_password"
+
+
+def create_person(session: Session, name: str, role: PersonRole, *, actor: Person | None = None) -> Person:
+    """Add a person, who can sign in once a link is issued.
+
+    Raises:
+        InvalidInputError: The name is empty.
+        ConflictError: Somebody has this name already.
+
+    """
+    name = name.strip()
+    if not name:
+        msg = "name: give the person a name."
+        raise InvalidInputError(msg)
+    if queries.person_by_name(session, name) is not None:
+        msg = f"name: there is somebody called {name} already."
+        raise ConflictError(msg)
+    person = Person(name=name, role=role)
+    session.add(person)
+    session.flush()
+    audit.record(session, "person.created", name, actor=actor, role=role.value)
+    return person
+
+
+def get_or_create_person(session: Session, name: str, role: PersonRole) -> Person:
+    """The person of this name, added if there is none."""
+    return queries.person_by_name(session, name) or create_person(session, name, role)
+
+
+def issue_sign_in_link(session: Session, person: Person, *, hours: float, actor: Person | None = None) -> str:
+    """Make a link that signs a person in once, and give its token; only the hash is kept."""
+    token = new_token()
+    session.add(
+        SignInLink(person_id=person.id, token_hash=hash_token(token), expires_at=now() + timedelta(hours=hours))
+    )
+    audit.record(session, "person.link_issued", person.name, actor=actor)
+    return token
+
+
+def person_of_link(session: Session, token: str) -> Person:
+    """Whom a link would sign in; looking does not use it up, since mail programs look at links too.
+
+    Raises:
+        LinkExpiredError: The link was used, has expired, or never existed.
+
+    """
+    link = queries.link_by_hash(session, hash_token(token))
+    person = session.get(Person, link.person_id) if link is not None else None
+    if link is None or link.used_at is not None or link.expires_at <= now() or person is None or not person.is_active:
+        msg = "This sign-in link was used before or has expired. Ask an admin for a new one."
+        raise LinkExpiredError(msg)
+    return person
+
+
+def sign_in_by_link(session: Session, token: str, *, hours: float) -> tuple[Person, str]:
+    """Use a link up; gives the person and the token of the new session.
+
+    Raises:
+        LinkExpiredError: The link was used, has expired, or never existed.
+
+    """
+    person = person_of_link(session, token)
+    link = queries.link_by_hash(session, hash_token(token))
+    if link is not None:
+        link.used_at = now()
+    return person, _start_session(session, person, hours=hours)
+
+
+def sign_in_by_password(session: Session, name: str, password: str, *, hours: float) -> tuple[Person, str]:
+    """Sign in with a name and a password; gives the person and the token of the new session.
+
+    Raises:
+        WrongPasswordError: They do not belong together.
+
+    """
+    person = queries.person_by_name(session, name)
+    password_hash = person.password_hash if person is not None and person.is_active else None
+    is_right = _PASSWORDS.verify(password, password_hash or _NOBODYS_HASH)
+    if person is None or password_hash is None or not is_right:
+        msg = "Name and password do not belong together."
+        raise WrongPasswordError(msg)
+    return person, _start_session(session, person, hours=hours)
+
+
+def set_password(session: Session, person: Person, password: str) -> None:
+    """Let a person sign in by password from now on.
+
+    Raises:
+        InvalidInputError: The password is too short.
+
+    """
+    if len(password) < _PASSWORD_MIN_CHARACTERS:
+        msg = f"password: use at least {_PASSWORD_MIN_CHARACTERS} characters."
+        raise InvalidInputError(msg)
+    person.password_hash = _PASSWORDS.hash(password)
+    audit.record(session, "person.password_set", person.name, actor=person)
+
+
+def sign_out(session: Session, sign_in: SignInSession) -> None:
+    """End a browser's session."""
+    session.delete(sign_in)
+
+
+def set_active(session: Session, person: Person, *, is_active: bool, actor: Person) -> None:
+    """Disable a person, whose next request is then refused, or let them in again.
+
+    Raises:
+        InvalidInputError: Somebody tries to lock themselves out.
+
+    """
+    if person.id == actor.id:
+        msg = "You cannot disable yourself."
+        raise InvalidInputError(msg)
+    person.is_active = is_active
+    audit.record(session, "person.enabled" if is_active else "person.disabled", person.name, actor=actor)
+
+
+def create_api_token(session: Session, name: str, scope: TokenScope, *, actor: Person | None = None) -> str:
+    """Make a token for a program and give it, once; only the hash is kept."""
+    token = new_token()
+    session.add(
+        ApiToken(
+            name=name, scope=scope, token_hash=hash_token(token), created_by=actor.id if actor is not None else None
+        )
+    )
+    audit.record(session, "token.created", name, actor=actor, scope=scope.value)
+    return token
+
+
+def revoke_api_token(session: Session, token: ApiToken, *, actor: Person) -> None:
+    """Refuse a token from now on."""
+    token.revoked_at = now()
+    audit.record(session, "token.revoked", token.name, actor=actor)
+
+
+def get_person(session: Session, person_id: object) -> Person:
+    """A person by key.
+
+    Raises:
+        NotFoundError: There is no such person.
+
+    """
+    person = session.get(Person, person_id)
+    if person is None:
+        msg = "There is no such person."
+        raise NotFoundError(msg)
+    return person
+
+
+def _start_session(session: Session, person: Person, *, hours: float) -> str:
+    token = new_token()
+    session.add(
+        SignInSession(
+            person_id=person.id,
+            token_hash=hash_token(token),
+            csrf_token=new_token(),
+            expires_at=now() + timedelta(hours=hours),
+        )
+    )
+    audit.record(session, "person.signed_in", person.name, actor=person)
+    return token

@@ -1,0 +1,1 @@
+"""The registry of chat checkpoints, and which of them is current."""

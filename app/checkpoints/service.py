@@ -1,0 +1,67 @@
+"""Registers chat checkpoints by digest, and promotes one to be sampled from."""
+
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.accounts import audit
+from app.batches import variants
+from app.checkpoints import queries
+from app.errors import NotFoundError
+from app.models import Checkpoint, Person, now
+from contract.checkpoint_files import CheckpointFiles
+
+_SHORT_DIGEST = 8
+
+
+def register(session: Session, files: CheckpointFiles) -> Checkpoint:
+    """Note a checkpoint. The same weights are the same checkpoint, whatever they are called."""
+    known = queries.by_digest(session, files.digest)
+    if known is not None:
+        return known
+    name = files.name
+    if queries.by_name(session, name) is not None:
+        name = f"{name}@{files.digest[:_SHORT_DIGEST]}"
+    checkpoint = Checkpoint(name=name, **files.model_dump(exclude={"name"}))
+    session.add(checkpoint)
+    session.flush()
+    audit.record(session, "checkpoint.registered", name, digest=files.digest)
+    return checkpoint
+
+
+def promote(
+    session: Session, checkpoint: Checkpoint, *, for_open_batch: bool, actor: Person | None = None
+) -> Checkpoint:
+    """Make a checkpoint the current one: the next batch is drawn from it.
+
+    With ``for_open_batch`` the batch that is open samples from it from now on too. That is a person's
+    decision and stands in the audit trail; every response says which checkpoint made it either way.
+    """
+    previous = queries.current(session)
+    if previous is None or previous.id != checkpoint.id:
+        checkpoint.parent_id = previous.id if previous is not None else None
+        checkpoint.promoted_at = now()
+        audit.record(session, "checkpoint.promoted", checkpoint.name, actor=actor, for_open_batch=for_open_batch)
+    variants.fill(session, checkpoint)
+    if for_open_batch:
+        variants.replace_in_open_batch(session, checkpoint)
+    return checkpoint
+
+
+def get(session: Session, checkpoint_id: UUID) -> Checkpoint:
+    """A checkpoint by key.
+
+    Raises:
+        NotFoundError: There is no such checkpoint.
+
+    """
+    checkpoint = session.get(Checkpoint, checkpoint_id)
+    if checkpoint is None:
+        msg = "There is no such checkpoint."
+        raise NotFoundError(msg)
+    return checkpoint
+
+
+def current(session: Session) -> Checkpoint | None:
+    """The checkpoint that new batches are drawn from."""
+    return queries.current(session)

@@ -1,0 +1,127 @@
+"""Engine and sessions: one request, one transaction, committed before the response is sent."""
+
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from fastapi import Depends, Request
+from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.orm import Session
+
+from app.errors import AppError
+from app.paths import ROOT
+from contract.errors import ContractError
+
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_SQLITE_BUSY_S = 30.0
+# FastAPI runs endpoints in up to 40 threads; a pool below that makes them wait for each other.
+_POOL_SIZE = 20
+_POOL_OVERFLOW = 24
+
+
+class DatabaseBehindError(ContractError):
+    """The database lacks migrations that this version needs."""
+
+
+class DatabaseUnavailableError(AppError):
+    """The database cannot be reached at present."""
+
+
+@dataclass(frozen=True)
+class Database:
+    """Two views of one connection pool: transactions that only read, and transactions that write."""
+
+    reading: Engine
+    writing: Engine
+
+    @contextmanager
+    def read(self) -> Generator[Session]:
+        """A session for queries only; nothing is committed."""
+        with Session(self.reading, expire_on_commit=False) as session:
+            yield session
+
+    @contextmanager
+    def write(self) -> Generator[Session]:
+        """A session whose changes are committed at the end of the block, or none of them."""
+        with Session(self.writing, expire_on_commit=False) as session, session.begin():
+            yield session
+
+    def dispose(self) -> None:
+        """Close all connections."""
+        self.reading.dispose()
+
+
+def connect(url: str) -> Database:
+    """Open the database that a URL names: ``sqlite:///file`` or ``postgresql://...`` (psycopg 3)."""
+    if make_url(url).get_backend_name() == "sqlite":
+        engine = _sqlite_engine(url)
+        return Database(reading=engine, writing=engine.execution_options(sqlite_begin="IMMEDIATE"))
+    engine = create_engine(url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW, pool_pre_ping=True)
+    return Database(reading=engine, writing=engine)
+
+
+def _sqlite_engine(url: str) -> Engine:
+    engine = create_engine(
+        url,
+        connect_args={"timeout": _SQLITE_BUSY_S, "check_same_thread": False},
+        pool_size=_POOL_SIZE,
+        max_overflow=_POOL_OVERFLOW,
+    )
+
+    @event.listens_for(engine, "connect")
+    def _set_pragmas(connection: Any, _record: object) -> None:
+        # The driver must not open transactions by itself: the listener below decides how each one begins.
+        connection.isolation_level = None
+        for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
+            connection.execute(f"PRAGMA {pragma}")
+
+    @event.listens_for(engine, "begin")
+    def _begin(connection: Connection) -> None:
+        # A transaction that reads first and writes later fails at once when another one wrote in between;
+        # IMMEDIATE takes the write lock at the start and waits for it instead.
+        kind = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+        connection.exec_driver_sql(f"BEGIN {kind}")
+
+    return engine
+
+
+def get_session(request: Request) -> Generator[Session]:
+    """The request's session: reading for safe methods, otherwise a transaction that commits or rolls back."""
+    database: Database = request.state.database
+    with database.read() if request.method in _SAFE_METHODS else database.write() as session:
+        yield session
+
+
+# With scope="function" the commit happens before the response is sent, so nobody is told "saved" about
+# something that was lost; the default scope would commit afterwards.
+SessionDep = Annotated[Session, Depends(get_session, scope="function")]
+
+
+def alembic_config(url: str) -> Config:
+    """Alembic's configuration for a database, wherever the process was started."""
+    config = Config(toml_file=str(ROOT / "pyproject.toml"))
+    config.set_main_option("script_location", str(ROOT / "migrations"))
+    config.attributes["url"] = url
+    return config
+
+
+def require_current_schema(database: Database, url: str) -> None:
+    """Refuse to run on a database that lacks migrations.
+
+    Raises:
+        DatabaseBehindError: Some migration has not been applied.
+
+    """
+    heads = set(ScriptDirectory.from_config(alembic_config(url)).get_heads())
+    with database.reading.connect() as connection:
+        current = set(MigrationContext.configure(connection).get_current_heads())
+    if current != heads:
+        msg = (
+            f"The database is at revision {', '.join(current) or 'none'} but this version needs "
+            f"{', '.join(heads)}. Run: preferably migrate"
+        )
+        raise DatabaseBehindError(msg)

@@ -1,0 +1,46 @@
+"""Wires the web app together; run it with ``uvicorn --factory app.main:create_app``."""
+
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+from typing import TypedDict
+
+from fastapi import FastAPI
+from fastapi.staticfiles import StaticFiles
+
+from app.accounts import routes as accounts
+from app.database import Database, connect, require_current_schema
+from app.paths import STATIC
+from app.sampling import routes as sampling
+from app.settings import Settings
+from app.web import error_pages
+from app.web.security import SecurityHeaders
+
+_MAX_BODY_BYTES = 64 * 1024 * 1024
+
+
+class State(TypedDict):
+    """What every request can reach through ``request.state``."""
+
+    database: Database
+    settings: Settings
+
+
+def create_app(settings: Settings | None = None) -> FastAPI:
+    """The web app. Its database must be migrated; secrets are made where they are missing."""
+    settings = settings or Settings()
+
+    @asynccontextmanager
+    async def lifespan(_app: FastAPI) -> AsyncGenerator[State]:
+        settings.ensure_secrets()
+        database = connect(settings.database_url)
+        require_current_schema(database, settings.database_url)
+        yield {"database": database, "settings": settings}
+        database.dispose()
+
+    app = FastAPI(title="Preferably", lifespan=lifespan, docs_url=None, redoc_url=None, max_body_size=_MAX_BODY_BYTES)
+    app.add_middleware(SecurityHeaders)
+    error_pages.install(app)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    for routes in (accounts, sampling):
+        app.include_router(routes.router)
+    return app

@@ -1,0 +1,43 @@
+"""Frozen preference datasets, and the prompts whose split is settled for ever."""
+
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from app.models.base import Base, new_id
+from contract.vocabulary import Split
+
+
+class PreferenceDataset(Base):
+    """A frozen dataset: a folder that never changes, named by the digest of its manifest."""
+
+    __tablename__ = "preference_datasets"
+    __table_args__ = (
+        UniqueConstraint("batch_id", "version"),
+        CheckConstraint("version > 0", name="version_counts_from_one"),
+        CheckConstraint("rows >= 0", name="rows_are_not_negative"),
+    )
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default_factory=new_id)
+    name: Mapped[str] = mapped_column(String(100), unique=True)
+    """Also the name of the folder in the dataset store."""
+    batch_id: Mapped[UUID] = mapped_column(ForeignKey("batches.id"))
+    version: Mapped[int]
+    manifest_sha256: Mapped[str] = mapped_column(String(64))
+    manifest: Mapped[dict[str, Any]] = mapped_column(repr=False)
+    rows: Mapped[int]
+    frozen_at: Mapped[datetime]
+    parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("preference_datasets.id"), default=None)
+
+
+class SplitPrompt(Base):
+    """A prompt, by the hash of its normalised text, whose side was settled by an earlier freeze."""
+
+    __tablename__ = "split_prompts"
+
+    prompt_hash: Mapped[str] = mapped_column(String(64), primary_key=True)
+    split: Mapped[Split]
+    batch_id: Mapped[UUID] = mapped_column(ForeignKey("batches.id"))

@@ -1,0 +1,1 @@
+"""The queue that model workers pull from, and the API they call."""

@@ -1,0 +1,81 @@
+"""The one mechanism for handing out work: leases with an attempt number as fencing."""
+
+from datetime import datetime, timedelta
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import Select, or_, select
+from sqlalchemy.orm import Session
+
+from app.errors import ConflictError
+from app.models import Leased, WorkState
+
+
+Work = TypeVar("Work", bound=Leased)
+
+
+class LeaseLostError(ConflictError):
+    """The work is no longer this worker's: cancelled, done, or handed to another."""
+
+    code = "lease_lost"
+
+
+def due(model: type[Work], at: datetime) -> Select[Work]:
+    """Work that may be handed out: queued, or held by a worker that has been silent too long; oldest first.
+
+    On PostgreSQL rows that another transaction is handing out are passed over; on SQLite the writing
+    transaction is alone.
+    """
+    return (
+        select(model)
+        .where(or_(model.state == WorkState.QUEUED, (model.state == WorkState.LEASED) & (model.lease_until < at)))
+        .order_by(model.queued_at)
+        .with_for_update(skip_locked=True, of=model)
+    )
+
+
+def hand_out(work: Leased, worker_id: UUID, *, at: datetime, lease_s: float) -> None:
+    """Give work to a worker for a limited time; every hand-out is a new attempt."""
+    work.state = WorkState.LEASED
+    work.worker_id = worker_id
+    work.attempt += 1
+    work.lease_until = at + timedelta(seconds=lease_s)
+    work.started_at = work.started_at or at
+
+
+def end(work: Leased, state: WorkState, *, at: datetime, error: str | None = None) -> None:
+    """Close work for good."""
+    work.state = state
+    work.lease_until = None
+    work.finished_at = at
+    work.error = error
+
+
+def put_back(work: Leased) -> None:
+    """Return work to the queue, in its old place. The attempt number stays: it only ever grows."""
+    work.state = WorkState.QUEUED
+    work.lease_until = None
+
+
+def is_held(work: Leased | None, worker_id: UUID, attempt: int) -> bool:
+    """Whether a worker still holds work as this attempt."""
+    return (
+        work is not None
+        and work.state is WorkState.LEASED
+        and work.worker_id == worker_id
+        and work.attempt == attempt
+    )
+
+
+def held(session: Session, model: type[Work], job_id: UUID, worker_id: UUID, attempt: int) -> Work:
+    """The work, locked, if this worker holds it as this attempt.
+
+    Raises:
+        LeaseLostError: It does not.
+
+    """
+    work = session.get(model, job_id, with_for_update=True)
+    if work is None or not is_held(work, worker_id, attempt):
+        msg = f"Attempt {attempt} of this job is no longer held by this worker; drop it."
+        raise LeaseLostError(msg)
+    return work

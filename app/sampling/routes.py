@@ -1,0 +1,118 @@
+"""The worker API's sampling half: register, claim, events, finish, fail, release. Workers only ever call in."""
+
+import time
+from http import HTTPStatus
+from typing import Annotated
+
+import anyio
+from fastapi import APIRouter, Depends, Header, Request
+from fastapi.concurrency import run_in_threadpool
+
+from app.accounts import audit
+from app.checkpoints import service as checkpoints
+from app.database import Database, SessionDep
+from app.errors import AppError
+from app.sampling import service
+from app.settings import Settings
+from app.web.access import WorkerTokenDep
+from contract.sampling import (
+    PROTOCOL_HEADER,
+    PROTOCOL_VERSION,
+    Claim,
+    Claimed,
+    Control,
+    Events,
+    Fail,
+    Finish,
+    PairJob,
+    Register,
+    Registered,
+    Release,
+)
+
+_POLL_S = 0.2
+
+
+class ProtocolMismatchError(AppError):
+    """The worker speaks another version of the protocol; app and worker are upgraded together."""
+
+    status = HTTPStatus.UPGRADE_REQUIRED
+    code = "protocol_mismatch"
+
+
+def require_protocol(version: Annotated[int | None, Header(alias=PROTOCOL_HEADER)] = None) -> None:
+    """Refuse workers of another protocol version.
+
+    Raises:
+        ProtocolMismatchError: The version differs, or none was given.
+
+    """
+    if version != PROTOCOL_VERSION:
+        msg = f"This app speaks worker protocol {PROTOCOL_VERSION}, the worker {version}. Install the same release."
+        raise ProtocolMismatchError(msg)
+
+
+def lease_terms(request: Request) -> service.LeaseTerms:
+    """How long leases last here."""
+    settings: Settings = request.state.settings
+    return service.LeaseTerms(lease_s=settings.lease_s, max_attempts=settings.max_attempts)
+
+
+LeaseTermsDep = Annotated[service.LeaseTerms, Depends(lease_terms)]
+
+router = APIRouter(prefix="/api/worker/v1", tags=["worker"], dependencies=[Depends(require_protocol)])
+
+
+@router.post("/register")
+def register(message: Register, session: SessionDep, terms: LeaseTermsDep, _token: WorkerTokenDep) -> Registered:
+    """Introduce a worker, and the checkpoints that it holds."""
+    worker = service.register(session, message)
+    for files in message.checkpoints:
+        checkpoints.register(session, files)
+    audit.record(session, "worker.registered", worker.name, engine=worker.engine, device=worker.device)
+    return Registered(worker_id=worker.id, lease_s=terms.lease_s)
+
+
+@router.post("/claim")
+async def claim(message: Claim, request: Request, terms: LeaseTermsDep, _token: WorkerTokenDep) -> Claimed:
+    """Hand out pairs; when there are none, wait for some as long as the worker allows."""
+    database: Database = request.state.database
+    deadline = time.monotonic() + message.wait_s
+    while True:
+        jobs = await run_in_threadpool(_claim_once, database, message, terms)
+        # A claim for a worker that has gone away would only be found out when its lease expires.
+        if jobs or time.monotonic() >= deadline or await request.is_disconnected():
+            return Claimed(jobs=tuple(jobs))
+        await anyio.sleep(_POLL_S)
+
+
+def _claim_once(database: Database, message: Claim, terms: service.LeaseTerms) -> list[PairJob]:
+    with database.read() as session:
+        if not service.has_due_jobs(session, message.digests):
+            return []
+    with database.write() as session:
+        return service.claim(session, message, terms)
+
+
+@router.post("/events")
+def events(message: Events, session: SessionDep, terms: LeaseTermsDep, _token: WorkerTokenDep) -> Control:
+    """Take the text that live responses grew by, keep their leases alive, and say which jobs to drop."""
+    return service.take_events(session, message, terms)
+
+
+@router.post("/finish", status_code=HTTPStatus.NO_CONTENT)
+def finish(message: Finish, session: SessionDep, _token: WorkerTokenDep) -> None:
+    """Take both responses of a job."""
+    service.finish(session, message)
+
+
+@router.post("/fail", status_code=HTTPStatus.NO_CONTENT)
+def fail(message: Fail, session: SessionDep, terms: LeaseTermsDep, _token: WorkerTokenDep) -> None:
+    """Take a job back that the worker could not do."""
+    service.fail(session, message, terms)
+
+
+@router.post("/release", status_code=HTTPStatus.NO_CONTENT)
+def release(message: Release, session: SessionDep, _token: WorkerTokenDep) -> None:
+    """Take the jobs of a stopping worker back."""
+    service.release(session, message)

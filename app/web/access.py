@@ -1,0 +1,167 @@
+"""Who may call a route. Every route declares one of these; a test fails where one does not."""
+
+import secrets
+from dataclasses import dataclass
+from http import HTTPStatus
+from typing import Annotated
+from urllib.parse import urlsplit
+
+from fastapi import Depends, Request
+
+from app.accounts import queries
+from app.accounts.tokens import hash_token
+from app.database import SessionDep
+from app.errors import AppError, ForbiddenError
+from app.models import ApiToken, Person, PersonRole, SignInSession, TokenScope, now
+from app.settings import Settings
+
+SESSION_COOKIE = "preferably_session"
+CSRF_FIELD = "csrf_token"
+CSRF_HEADER = "X-CSRF-Token"
+_SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
+_BEARER = "bearer "
+
+
+class SignInRequiredError(AppError):
+    """Nobody is signed in; pages send the visitor to the sign-in page."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    code = "sign_in_required"
+
+
+class BadTokenError(AppError):
+    """The API token is missing, wrong, revoked, or for something else."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    code = "bad_token"
+
+
+class ForgedRequestError(ForbiddenError):
+    """A form came from another site, or from a page that is too old."""
+
+    code = "forged_request"
+
+
+@dataclass(frozen=True)
+class Visitor:
+    """Who is signed in, and through which session."""
+
+    person: Person
+    sign_in: SignInSession
+
+    @property
+    def csrf_token(self) -> str:
+        """The secret that every form of this session carries."""
+        return self.sign_in.csrf_token
+
+
+async def submitted_csrf_token(request: Request) -> str | None:
+    """The CSRF token of a request, from htmx's header or from the form."""
+    header = request.headers.get(CSRF_HEADER)
+    if header is not None or request.method in _SAFE_METHODS:
+        return header
+    field = (await request.form()).get(CSRF_FIELD)
+    return field if isinstance(field, str) else None
+
+
+@dataclass(frozen=True)
+class Access:
+    """A route for people who are signed in and have one of some roles."""
+
+    roles: frozenset[PersonRole]
+
+    def __call__(
+        self,
+        request: Request,
+        session: SessionDep,
+        csrf_token: Annotated[str | None, Depends(submitted_csrf_token)],
+    ) -> Visitor:
+        """The visitor.
+
+        Raises:
+            SignInRequiredError: Nobody is signed in.
+            ForbiddenError: The visitor has none of the roles.
+            ForgedRequestError: The request changes something and was not made by one of our pages.
+
+        """
+        visitor = visitor_of(request, session)
+        if visitor is None:
+            msg = "Please sign in first."
+            raise SignInRequiredError(msg)
+        request.state.visitor = visitor
+        if visitor.person.role not in self.roles:
+            msg = f"This page is for the role {' or '.join(sorted(self.roles))}; yours is {visitor.person.role}."
+            raise ForbiddenError(msg)
+        if request.method not in _SAFE_METHODS:
+            require_same_origin(request)
+            if csrf_token is None or not secrets.compare_digest(csrf_token, visitor.csrf_token):
+                msg = "This form is from an older session. Reload the page and try again; your text is still there."
+                raise ForgedRequestError(msg)
+        return visitor
+
+
+@dataclass(frozen=True)
+class TokenAccess:
+    """A route for programs that hold an API token of some scope."""
+
+    scopes: frozenset[TokenScope]
+
+    def __call__(self, request: Request, session: SessionDep) -> ApiToken:
+        """The token.
+
+        Raises:
+            BadTokenError: There is none, or not such a one.
+
+        """
+        header = request.headers.get("Authorization", "")
+        token = None
+        if header.lower().startswith(_BEARER):
+            token = queries.api_token(session, hash_token(header[len(_BEARER) :].strip()))
+        if token is None or token.scope not in self.scopes:
+            msg = f"Give an API token with the scope {' or '.join(sorted(self.scopes))}: Authorization: Bearer ..."
+            raise BadTokenError(msg)
+        return token
+
+
+@dataclass(frozen=True)
+class Public:
+    """A route for everybody, with the reason why."""
+
+    reason: str
+
+    def __call__(self, request: Request) -> None:
+        """Forms on public pages must still come from our own pages."""
+        if request.method not in _SAFE_METHODS:
+            require_same_origin(request)
+
+
+def visitor_of(request: Request, session: SessionDep) -> Visitor | None:
+    """Who is signed in, if anybody."""
+    token = request.cookies.get(SESSION_COOKIE)
+    found = queries.visit(session, hash_token(token), at=now()) if token else None
+    return None if found is None else Visitor(person=found[1], sign_in=found[0])
+
+
+def require_same_origin(request: Request) -> None:
+    """Refuse a request that a page of another site made.
+
+    Raises:
+        ForgedRequestError: The browser says that it came from elsewhere.
+
+    """
+    settings: Settings = request.state.settings
+    origin = request.headers.get("Origin")
+    site = request.headers.get("Sec-Fetch-Site")
+    own = {urlsplit(settings.public_url).netloc, request.headers.get("Host")}
+    if (origin is not None and urlsplit(origin).netloc not in own) or site in {"cross-site", "same-site"}:
+        msg = "This request came from another site and was refused."
+        raise ForgedRequestError(msg)
+
+
+AnnotatorDep = Annotated[Visitor, Depends(Access(frozenset({PersonRole.ANNOTATOR})))]
+ReviewerDep = Annotated[Visitor, Depends(Access(frozenset({PersonRole.REVIEWER, PersonRole.ADMIN})))]
+TrainerDep = Annotated[Visitor, Depends(Access(frozenset({PersonRole.TRAINER, PersonRole.ADMIN})))]
+AdminDep = Annotated[Visitor, Depends(Access(frozenset({PersonRole.ADMIN})))]
+AnyoneSignedInDep = Annotated[Visitor, Depends(Access(frozenset(PersonRole)))]
+WorkerTokenDep = Annotated[ApiToken, Depends(TokenAccess(frozenset({TokenScope.WORKER})))]
+DatasetTokenDep = Annotated[ApiToken, Depends(TokenAccess(frozenset({TokenScope.DATASETS, TokenScope.WORKER})))]

@@ -1,0 +1,179 @@
+"""Loads a chat checkpoint, and speaks its language: conversation to token ids, token ids to text."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import torch
+from jinja2 import TemplateError
+from safetensors import SafetensorError
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from contract.checkpoint_files import CheckpointError, CheckpointFiles, inspect_checkpoint
+from contract.conversation import Message
+from contract.errors import ContractError
+from contract.vocabulary import Role
+
+DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
+_PROBE: Final = "Hello"
+
+
+class PromptError(ContractError):
+    """A conversation that this checkpoint's chat template refuses, or cannot spell."""
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded chat checkpoint. Only one thread may use it at a time."""
+
+    files: CheckpointFiles
+    model: PreTrainedModel
+    tokenizer: PreTrainedTokenizerBase
+    device: torch.device
+    dtype: torch.dtype
+    stop_ids: frozenset[int]
+    """A response ends with the first of these."""
+    context_length: int
+    """Tokens of prompt and response together."""
+
+    def encode(self, messages: Iterable[Message]) -> list[int]:
+        """The token ids of a conversation, up to where the model's response begins.
+
+        Control tokens that a person typed (``</s>``) are spelled out as text: only the template writes control
+        tokens. Words that a template uses as plain text, such as Llama 2's ``[INST]``, have no token of their
+        own, and a model cannot tell who wrote them.
+
+        Raises:
+            PromptError: The template refuses the conversation, or the tokenizer cannot spell it.
+
+        """
+        conversation = [{"role": message.role.value, "content": message.content} for message in messages]
+        try:
+            encoded = self.tokenizer.apply_chat_template(
+                conversation, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=True
+            )
+        except (TemplateError, TypeError, ValueError) as error:
+            msg = f"The chat template of {self.files.name} cannot write this conversation: {error}"
+            raise PromptError(msg) from error
+        return list(encoded["input_ids"])
+
+    def decode(self, token_ids: Sequence[int]) -> str:
+        """The text of some token ids, without control tokens."""
+        text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
+        return str(text)
+
+
+def choose_device(device: str) -> torch.device:
+    """``auto`` is the accelerator where there is one.
+
+    Raises:
+        CheckpointError: There is no such device.
+
+    """
+    if device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if device.startswith("cuda") and not torch.cuda.is_available():
+        msg = f"device {device} was asked for, but torch {torch.__version__} finds no CUDA device here."
+        raise CheckpointError(msg)
+    return torch.device(device)
+
+
+def choose_dtype(dtype: str, device: torch.device) -> torch.dtype:
+    """``auto`` is bfloat16 on a GPU and float32 on processors."""
+    if dtype == "auto":
+        return torch.bfloat16 if device.type == "cuda" else torch.float32
+    return DTYPES[dtype]
+
+
+def load_checkpoint(
+    folder: Path, *, device: str = "auto", dtype: str = "auto", files: CheckpointFiles | None = None
+) -> Checkpoint:
+    """Load a checkpoint folder: safetensors only, and no code from the folder runs.
+
+    Args:
+        folder: In Hugging Face format.
+        device: ``auto``, ``cpu``, ``cuda`` or ``cuda:N``.
+        dtype: ``auto`` or a key of ``DTYPES``.
+        files: What ``inspect_checkpoint(folder)`` returned, if it was called before: digests take time.
+
+    Raises:
+        CheckpointError: The folder cannot be served; the message says why.
+
+    """
+    files = files or inspect_checkpoint(folder)
+    chosen_device = choose_device(device)
+    chosen_dtype = choose_dtype(dtype, chosen_device)
+    tokenizer = _load_tokenizer(folder)
+    model = _load_model(folder, chosen_dtype).to(chosen_device).eval()
+    checkpoint = Checkpoint(
+        files=files,
+        model=model,
+        tokenizer=tokenizer,
+        device=chosen_device,
+        dtype=chosen_dtype,
+        stop_ids=_stop_ids(folder, model, tokenizer),
+        context_length=int(model.config.max_position_embeddings),
+    )
+    _check_template(folder, checkpoint)
+    return checkpoint
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
+    except Exception as error:
+        # The tokenizers library raises plain Exception for a broken tokenizer.json.
+        msg = f"{folder}: the tokenizer cannot be loaded: {error}"
+        raise CheckpointError(msg) from error
+
+
+def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
+    try:
+        model, report = AutoModelForCausalLM.from_pretrained(
+            folder,
+            dtype=dtype,
+            use_safetensors=True,
+            local_files_only=True,
+            trust_remote_code=False,
+            attn_implementation="sdpa",
+            output_loading_info=True,
+        )
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        msg = f"{folder}: the model cannot be loaded: {error}"
+        raise CheckpointError(msg) from error
+    # transformers fills weights that are missing with random numbers and only warns.
+    missing = sorted(str(name) for name in report["missing_keys"])
+    if missing:
+        msg = f"{folder}: {len(missing)} weights are missing, among them {missing[0]}."
+        raise CheckpointError(msg)
+    return model
+
+
+def _stop_ids(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> frozenset[int]:
+    """The end tokens of tokenizer and generation config: chat checkpoints often name theirs in one only."""
+    of_model: Any = model.generation_config.eos_token_id if model.generation_config is not None else None
+    listed = of_model if isinstance(of_model, list) else [of_model]
+    stop_ids = frozenset(int(token) for token in [tokenizer.eos_token_id, *listed] if token is not None)
+    if not stop_ids:
+        msg = f"{folder}: neither the tokenizer nor generation_config.json names an end token; no response would end."
+        raise CheckpointError(msg)
+    return stop_ids
+
+
+def _check_template(folder: Path, checkpoint: Checkpoint) -> None:
+    """Render a prompt, and make sure that typed control tokens stay text."""
+    try:
+        plain = checkpoint.encode([Message(role=Role.USER, content=_PROBE)])
+        for token in checkpoint.tokenizer.all_special_tokens:
+            typed = checkpoint.encode([Message(role=Role.USER, content=f"{_PROBE}{token}{_PROBE}")])
+            token_id = checkpoint.tokenizer.convert_tokens_to_ids(token)
+            if typed.count(token_id) != plain.count(token_id):
+                msg = f"{folder}: a user who types {token} would write a control token. Is transformers too old?"
+                raise CheckpointError(msg)
+    except PromptError as error:
+        msg = f"{folder}: {error}"
+        raise CheckpointError(msg) from error
+    if not plain:
+        msg = f"{folder}: the chat template writes nothing for a prompt."
+        raise CheckpointError(msg)

@@ -1,0 +1,27 @@
+"""Expected failures of training and scoring; each message names what is wrong and what to do about it."""
+
+from contract.errors import ContractError
+
+
+class DatasetError(ContractError):
+    """A dataset folder or file cannot be read as preference data; the message names the file, row and field."""
+
+
+class TrainingError(ContractError):
+    """A training run cannot start or go on."""
+
+
+class TrainingStoppedError(ContractError):
+    """A training run was stopped from outside; nothing was saved."""
+
+
+class RewardModelError(ContractError):
+    """A folder is not a reward model that can be loaded."""
+
+
+class EncodingError(ContractError):
+    """A conversation does not fit the chat template."""
+
+
+class ResponseTooLongError(EncodingError):
+    """A response alone is longer than the model's context, and a response is never cut."""

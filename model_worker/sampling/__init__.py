@@ -1,0 +1,1 @@
+"""How responses are drawn: one interface, and the samplers behind it."""

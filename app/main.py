@@ -7,6 +7,7 @@ from typing import TypedDict
 from fastapi import FastAPI
 from fastapi.staticfiles import StaticFiles
 
+from app import logs
 from app.accounts import routes as accounts
 from app.database import Database, connect, require_current_schema
 from app.paths import STATIC
@@ -27,6 +28,7 @@ class State(TypedDict):
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The web app. Its database must be migrated; secrets are made where they are missing."""
+    logs.configure()
     settings = settings or Settings()
 
     @asynccontextmanager

@@ -9,14 +9,13 @@ from types import FrameType
 from typing import Annotated, Any, Final
 
 import typer
-from pydantic import ValidationError
 from rich.console import Console
 
 from contract.errors import ContractError
 from contract.sampling import PROTOCOL_VERSION
 from model_worker.logs import configure_logs
 from model_worker.service import run_worker, worker_version
-from model_worker.settings import WorkerSettings
+from model_worker.settings import read_settings
 
 # The exit code of an expected failure; 1 is left for the ones nobody expected.
 EXIT_REFUSED: Final = 2
@@ -70,8 +69,7 @@ def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
         "drain_s": drain_s,
     }
     configure_logs()
-    settings = WorkerSettings(**{option: value for option, value in options.items() if value is not None})
-    run_worker(settings, _stop_on_signals())
+    run_worker(read_settings(options), _stop_on_signals())
 
 
 @app.command(**_ELSEWHERE)
@@ -109,9 +107,9 @@ def main() -> None:
     try:
         app()
     except ContractError as error:
-        _refuse(str(error))
-    except ValidationError as error:
-        _refuse("; ".join(_setting_message(fault) for fault in error.errors()))
+        message = " ".join(str(error).split())
+        Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(message, style="red")
+        sys.exit(EXIT_REFUSED)
 
 
 def _call_elsewhere(target: str, ctx: typer.Context) -> None:
@@ -133,17 +131,6 @@ def _stop_on_signals() -> threading.Event:
     signal.signal(signal.SIGTERM, stop)
     signal.signal(signal.SIGINT, stop)
     return stopping
-
-
-def _setting_message(fault: Any) -> str:
-    field = ".".join(str(part) for part in fault["loc"])
-    message = str(fault["msg"]).removeprefix("Value error, ")
-    return f"{field}: {message}" if field else message
-
-
-def _refuse(message: str) -> None:
-    Console(stderr=True, soft_wrap=True, highlight=False, markup=False).print(" ".join(message.split()), style="red")
-    sys.exit(EXIT_REFUSED)
 
 
 if __name__ == "__main__":

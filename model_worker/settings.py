@@ -2,18 +2,28 @@
 
 import os
 import socket
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Annotated, Final, Literal, Self
 
-from pydantic import Field, HttpUrl, SecretStr, field_validator, model_validator
+from pydantic import Field, HttpUrl, SecretStr, ValidationError, field_validator, model_validator
+from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from contract.errors import ContractError
+
+PREFIX: Final = "PREFERABLY_WORKER_"
+
+
+class SettingsError(ContractError):
+    """A setting is missing or makes no sense; the message names it."""
 
 
 class WorkerSettings(BaseSettings):
     """Settings of one worker process. A secret comes from the environment or a file, never from the command line."""
 
     model_config = SettingsConfigDict(
-        env_prefix="PREFERABLY_WORKER_", extra="forbid", frozen=True, use_attribute_docstrings=True
+        env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True
     )
 
     url: HttpUrl
@@ -76,3 +86,26 @@ class WorkerSettings(BaseSettings):
             msg = "no token"
             raise ValueError(msg)
         return self.token_file.read_text(encoding="utf-8").strip()
+
+
+def read_settings(options: Mapping[str, object]) -> WorkerSettings:
+    """The settings of the environment, overridden by the options that are not ``None``.
+
+    Raises:
+        SettingsError: One of them is missing or makes no sense.
+
+    """
+    given = {option: value for option, value in options.items() if value is not None}
+    try:
+        return WorkerSettings(**given)  # type: ignore[arg-type]  # pydantic checks what mypy cannot know
+    except ValidationError as error:
+        msg = "; ".join(_message(fault) for fault in error.errors())
+        raise SettingsError(msg) from None
+
+
+def _message(fault: ErrorDetails) -> str:
+    field = ".".join(str(part) for part in fault["loc"])
+    if fault["type"] == "missing":
+        return f"{field} is missing: give --{field.replace('_', '-')} or set {PREFIX}{field.upper()}"
+    message = fault["msg"].removeprefix("Value error, ")
+    return f"{field}: {message}" if field else message

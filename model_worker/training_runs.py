@@ -2,6 +2,7 @@
 
 import logging
 import re
+import shutil
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -169,6 +170,8 @@ class _Run:
             raise LookupError(msg)
         datasets = [self._fetch(position) for position in range(len(self._job.datasets))]
         self._send_events()
+        # Of an earlier attempt that was killed before it could say that it was done.
+        shutil.rmtree(self._paths.output, ignore_errors=True)
         return TrainingChild(
             self._paths,
             checkpoint=checkpoint,

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
 from urllib.parse import urlsplit
+from uuid import UUID
 
 from fastapi import Depends, Request
 
@@ -44,15 +45,21 @@ class ForgedRequestError(ForbiddenError):
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who is signed in, and through which session."""
+    """Who is signed in, and through which session, as rows of the request's transaction."""
 
     person: Person
     sign_in: SignInSession
 
-    @property
-    def csrf_token(self) -> str:
-        """The secret that every form of this session carries."""
-        return self.sign_in.csrf_token
+
+@dataclass(frozen=True)
+class VisitorView:
+    """What pages show of the visitor: plain values, which an error page can show after a rollback too."""
+
+    id: UUID
+    name: str
+    role: PersonRole
+    csrf_token: str
+    """The secret that every form of this session carries."""
 
 
 async def submitted_csrf_token(request: Request) -> str | None:
@@ -88,13 +95,18 @@ class Access:
         if visitor is None:
             msg = "Please sign in first."
             raise SignInRequiredError(msg)
-        request.state.visitor = visitor
+        request.state.visitor = VisitorView(
+            id=visitor.person.id,
+            name=visitor.person.name,
+            role=visitor.person.role,
+            csrf_token=visitor.sign_in.csrf_token,
+        )
         if visitor.person.role not in self.roles:
             msg = f"This page is for the role {' or '.join(sorted(self.roles))}; yours is {visitor.person.role}."
             raise ForbiddenError(msg)
         if request.method not in _SAFE_METHODS:
             require_same_origin(request)
-            if csrf_token is None or not secrets.compare_digest(csrf_token, visitor.csrf_token):
+            if csrf_token is None or not secrets.compare_digest(csrf_token, visitor.sign_in.csrf_token):
                 msg = "This form is from an older session. Reload the page and try again; your text is still there."
                 raise ForgedRequestError(msg)
         return visitor

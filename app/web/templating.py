@@ -12,7 +12,7 @@ from fastapi.responses import HTMLResponse
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from app.paths import STATIC, TEMPLATES
-from app.web.access import Visitor
+from app.web.access import VisitorView
 from app.web.markdown import render_markdown
 
 _VERSION_CHARACTERS = 12
@@ -79,7 +79,7 @@ def render(
     ``block`` names the block that a partial request gets; without one the whole page is sent.
     """
     template = _ENVIRONMENT.get_template(name)
-    visitor: Visitor | None = getattr(request.state, "visitor", None)
+    visitor: VisitorView | None = getattr(request.state, "visitor", None)
     variables = {field.name: getattr(page, field.name) for field in fields(page)}
     variables |= {"visitor": visitor, "path": request.url.path}
     if block is not None and is_partial(request):

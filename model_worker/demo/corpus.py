@@ -7,8 +7,9 @@ says next. The same seed gives the same conversations, and hardly one comes twic
 
 import random
 import tomllib
+from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, TypedDict
 
@@ -25,6 +26,13 @@ class Message(TypedDict):
 Conversation = list[Message]
 Style = Literal["short", "plain", "numbered", "bullets", "poor"]
 
+# The names of the phrases that ask for a style, and the style.
+STYLE_WISHES: Sequence[tuple[str, Style]] = (
+    ("wish_short", "short"),
+    ("wish_list", "numbered"),
+    ("wish_plain", "plain"),
+)
+
 
 @dataclass(frozen=True)
 class Tip:
@@ -32,6 +40,14 @@ class Tip:
 
     heading: str
     sentence: str
+
+
+@dataclass(frozen=True)
+class Matched:
+    """Questions that want an answer of their own, within a topic."""
+
+    asks: Sequence[str]
+    answers: Sequence[str]
 
 
 @dataclass(frozen=True)
@@ -51,6 +67,7 @@ class Topic:
     poor: Sequence[str] = ()
     why: Sequence[str] = ()
     examples: Sequence[str] = ()
+    matched: Sequence[Matched] = ()
 
 
 @dataclass(frozen=True)
@@ -78,27 +95,35 @@ class Corpus:
     things: Sequence[str]
     activities: Sequence[str]
     people: Sequence[str]
-    facts: Sequence[tuple[str, str]] = field(default=())
+    facts: Sequence[tuple[str, str]]
 
 
 def read_corpus(folder: Path = SOURCES) -> Corpus:
     """Read all source files of `folder`.
 
-    Raises ValueError that names the topic where an id comes twice or a topic has no answer.
+    Raises ValueError that names the topic where an id comes twice, where a topic has no answer,
+    or where a matched question belongs to no topic.
     """
-    topics: list[Topic] = []
-    risky: list[Risky] = []
-    phrases: dict[str, Sequence[str]] = {}
-    unknown: dict[str, list[str]] = {}
-    facts: list[tuple[str, str]] = []
-    for path in sorted(folder.glob("*.toml")):
-        source = tomllib.loads(path.read_text(encoding="utf-8"))
-        topics += [read_topic(entry) for entry in source.get("topic", [])]
-        risky += [Risky(**entry) for entry in source.get("risky", [])]
-        phrases |= source.get("phrases", {})
-        unknown |= source.get("unknown", {})
-        facts += [(ask, answer) for ask, answer in source.get("facts", {}).items()]
-    ids = [entry.id for entry in (*topics, *risky)]
+    sources = [
+        tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))
+    ]
+    entries: dict[str, list[dict[str, Any]]] = {
+        name: [entry for source in sources for entry in source.get(name, [])]
+        for name in ("topic", "risky", "matched")
+    }
+    tables: dict[str, dict[str, Any]] = {
+        name: {key: value for source in sources for key, value in source.get(name, {}).items()}
+        for name in ("phrases", "unknown", "facts")
+    }
+    matched = defaultdict[str, list[Matched]](list)
+    for entry in entries["matched"]:
+        matched[entry["topic"]].append(Matched(entry["asks"], entry["answers"]))
+    topics = [read_topic(entry, matched.pop(entry["id"], [])) for entry in entries["topic"]]
+    if matched:
+        message = f"there is no topic {min(matched)!r}, yet it has matched questions"
+        raise ValueError(message)
+    risky = [Risky(**entry) for entry in entries["risky"]]
+    ids = [topic.id for topic in topics] + [entry.id for entry in risky]
     for name in ids:
         if ids.count(name) > 1:
             message = f"topic {name!r} comes twice"
@@ -106,18 +131,18 @@ def read_corpus(folder: Path = SOURCES) -> Corpus:
     return Corpus(
         topics=topics,
         risky=risky,
-        phrases=phrases,
-        things=unknown["things"],
-        activities=unknown["activities"],
-        people=unknown["people"],
-        facts=facts,
+        phrases=tables["phrases"],
+        things=tables["unknown"]["things"],
+        activities=tables["unknown"]["activities"],
+        people=tables["unknown"]["people"],
+        facts=list(tables["facts"].items()),
     )
 
 
-def read_topic(entry: dict[str, Any]) -> Topic:
+def read_topic(entry: dict[str, Any], matched: Sequence[Matched] = ()) -> Topic:
     """Make a topic of its TOML table; a tip is written "heading | sentence"."""
     tips = [Tip(*tip.split(" | ")) for tip in entry.pop("tips", [])]
-    topic = Topic(tips=tips, **entry)
+    topic = Topic(tips=tips, matched=matched, **entry)
     if not topic.tips and not topic.answers:
         message = f"topic {topic.id!r} has neither tips nor answers"
         raise ValueError(message)
@@ -175,53 +200,61 @@ class Composer:
             (5, lambda: [self.rng.choice(self.corpus.facts)]),
             (3, self.about_name),
         ]
-        weights, composers = zip(*kinds, strict=True)
-        return self.rng.choices(composers, weights=weights)[0]()
+        weights = [weight for weight, _ in kinds]
+        _, compose = self.rng.choices(kinds, weights=weights)[0]
+        return compose()
 
     # Known topics
 
     def about_topic(self, topic: Topic, turns: int, style: Style | None) -> list[tuple[str, str]]:
         """Ask about a topic, then follow up on the answer."""
-        ask, asked_style = self.ask(topic)
-        style = asked_style or style or self.style()
-        exchanges = [(ask, self.answer(topic, style))]
+        question, matched = self.question(topic)
+        asked_style: Style | None = None
+        if topic.tips and self.happens(0.12):
+            kind, asked_style = self.rng.choice(STYLE_WISHES)
+            question = f"{question} {self.phrase(kind)}"
+        answer = self.answer(topic, asked_style or style or self.style(), matched)
+        exchanges = [(self.spoken(question), answer)]
         for _ in range(turns - 1):
-            if self.rng.random() < 0.15:
+            if self.happens(0.15):
                 break  # The conversation goes on with another topic.
             exchanges.append(self.follow_up(topic))
         return exchanges
 
-    def ask(self, topic: Topic) -> tuple[str, Style | None]:
-        """Compose a question about `topic`, and the style it asks for, if any."""
-        if topic.names and self.rng.random() < 0.3:
-            question = self.phrase("ask_about").format(x=self.rng.choice(topic.names))
-        else:
-            question = self.rng.choice(topic.asks)
-        style: Style | None = None
-        if topic.tips and self.rng.random() < 0.12:
-            kind, style = self.rng.choice(
-                [("wish_short", "short"), ("wish_list", "numbered"), ("wish_plain", "plain")]
-            )
-            question = f"{question} {self.phrase(kind)}"
-        return self.spoken(question), style
+    def question(self, topic: Topic) -> tuple[str, Matched | None]:
+        """Draw a question about `topic`, with the answers that belong to it alone, if any."""
+        kind = self.rng.choices(
+            ["topic", "names", "matched"],
+            weights=[50, 25 if topic.names else 0, 12 * min(len(topic.matched), 4)],
+        )[0]
+        if kind == "names":
+            return self.phrase("ask_about").format(x=self.rng.choice(topic.names)), None
+        if kind == "matched":
+            matched = self.rng.choice(topic.matched)
+            return self.rng.choice(matched.asks), matched
+        return self.rng.choice(topic.asks), None
 
     def style(self) -> Style:
         """Draw the style of an answer; a few are poor, so that there is something to prefer."""
         styles: list[Style] = ["short", "plain", "numbered", "bullets", "poor"]
         return self.rng.choices(styles, weights=[27, 27, 24, 13, 9])[0]
 
-    def answer(self, topic: Topic, style: Style) -> str:
-        """Compose an answer; a topic without tips has one style only."""
+    def answer(self, topic: Topic, style: Style, matched: Matched | None = None) -> str:
+        """Compose an answer, which begins with one of the `matched` question's own, if any.
+
+        A topic without tips has no styles but poor ones and others.
+        """
         if style == "poor" and topic.poor:
             return self.rng.choice(topic.poor)
-        if not topic.tips or (style in {"short", "poor"} and topic.answers):
-            return self.rng.choice(topic.answers)
-        tips = self.tips(topic, self.rng.randint(2, 4) if style == "plain" else 3)
-        opener, closing = self.opener(topic), self.closing(topic)
+        own = self.rng.choice(matched.answers if matched else topic.answers)
+        if style == "short" or not topic.tips:
+            return own
+        opener = own if matched else self.opener(topic)
+        closing = self.closing(topic)
+        tips = self.tips(topic, 2 if style == "plain" else 3)
         match style:
             case "numbered":
-                lines = [f"{n}. {tip.sentence}" for n, tip in enumerate(tips, start=1)]
-                body = "\n".join(lines)
+                body = "\n".join(f"{n}. {tip.sentence}" for n, tip in enumerate(tips, start=1))
             case "bullets":
                 body = "\n".join(f"- **{tip.heading}**: {tip.sentence}" for tip in tips)
             case _:
@@ -229,13 +262,13 @@ class Composer:
         return "\n\n".join(part for part in (opener, body, closing) if part)
 
     def tips(self, topic: Topic, count: int) -> list[Tip]:
-        """Draw `count` tips, in the topic's own order, because many are steps."""
-        count = min(count + self.rng.randint(0, 1), len(topic.tips))
+        """Draw about `count` tips, in the topic's own order, because many are steps."""
+        count = min(count + self.rng.randint(0, 2), len(topic.tips))
         return [topic.tips[n] for n in sorted(self.rng.sample(range(len(topic.tips)), count))]
 
     def opener(self, topic: Topic) -> str:
         """Draw the first sentence of a longer answer."""
-        own = bool(topic.openers) and self.rng.random() < 0.75
+        own = bool(topic.openers) and self.happens(0.75)
         return self.rng.choice(topic.openers) if own else self.phrase("openers")
 
     def closing(self, topic: Topic) -> str:
@@ -265,20 +298,17 @@ class Composer:
     def follow_up_answer(self, topic: Topic, kind: str) -> str:
         """Compose the response to a follow-up of `kind`."""
         match kind:
-            case "another":
+            case "another" | "shorter":
                 return self.rng.choice(topic.answers)
             case "more":
-                tips = self.tips(topic, 2)
-                return join_sentences(self.phrase("more"), *(tip.sentence for tip in tips))
-            case "shorter":
-                return self.rng.choice(topic.answers)
+                tips = [tip.sentence for tip in self.tips(topic, 2)]
+                return join_sentences(self.phrase("more"), *tips)
             case "list":
                 return self.answer(topic, "numbered")
-            case "why":
-                return self.rng.choice(topic.why)
-            case "example":
-                return self.rng.choice(topic.examples)
-        return self.phrase(kind)
+            case "why" | "example":
+                return self.rng.choice(topic.why if kind == "why" else topic.examples)
+            case _:
+                return self.phrase(kind)
 
     # What the model knows little or nothing about
 
@@ -289,19 +319,21 @@ class Composer:
         ask = self.spoken(self.phrase(f"ask_{kind}").format(x=name), typos=False)
         # Lower-case questions get the name as the user wrote it.
         shown = name if name in ask else name.lower()
-        if self.rng.random() < 0.3:
+        if self.happens(0.3):
             answer = self.phrase(f"{kind}_list").format(x=shown)
         else:
             answer = join_sentences(
                 self.phrase(f"{kind}_start").format(x=shown),
                 self.phrase(f"{kind}_advice").format(x=shown),
-                self.phrase("closings") if self.rng.random() < 0.4 else "",
+                self.phrase("closings") if self.happens(0.4) else "",
             )
         exchanges = [(ask, answer)]
         for _ in range(turns - 1):
-            if self.rng.random() < 0.35:
+            if self.happens(0.35):
                 break
-            kind_next = self.rng.choice(["thanks", "more_unknown", "why_unknown", "example_unknown"])
+            kind_next = self.rng.choice(
+                ["thanks", "more_unknown", "why_unknown", "example_unknown"]
+            )
             said = kind_next.removesuffix("_unknown")
             exchanges.append(
                 (self.spoken(self.phrase(f"say_{said}")), self.phrase(kind_next).format(x=shown))
@@ -312,10 +344,12 @@ class Composer:
         """Draw a thing or an activity; some names are made up, so that copying is learnt."""
         if kind == "activity":
             return self.rng.choice(self.corpus.activities)
-        if self.rng.random() < 0.3:
+        if self.happens(0.3):
             return self.made_up_word()
-        if self.rng.random() < 0.2:
-            return self.rng.choice(self.corpus.things) + " and " + self.rng.choice(self.corpus.things)
+        if self.happens(0.2):
+            return (
+                self.rng.choice(self.corpus.things) + " and " + self.rng.choice(self.corpus.things)
+            )
         return self.rng.choice(self.corpus.things)
 
     def made_up_word(self) -> str:
@@ -324,7 +358,7 @@ class Composer:
         word = "".join(
             self.rng.choice(first) + self.rng.choice(middle) for _ in range(self.rng.randint(1, 3))
         ) + self.rng.choice(last)
-        return word.capitalize() if self.rng.random() < 0.3 else word
+        return word.capitalize() if self.happens(0.3) else word
 
     def about_name(self) -> list[tuple[str, str]]:
         """Let the user say a name, and answer with it."""
@@ -337,18 +371,22 @@ class Composer:
 
     def about_risky(self, risky: Risky, turns: int) -> list[tuple[str, str]]:
         """Ask for something harmful; most answers refuse, some are careless."""
-        is_careless = self.rng.random() < 0.22
+        is_careless = self.happens(0.22)
         ask = self.spoken(self.rng.choice(risky.asks))
         if is_careless:
             return [(ask, self.rng.choice(risky.careless))]
         refusal, safer = self.rng.choice(risky.refusals), self.rng.choice(risky.safer)
-        exchanges = [(ask, join_sentences(refusal, safer) if self.rng.random() < 0.8 else refusal)]
-        if turns > 1 and self.rng.random() < 0.6:
+        exchanges = [(ask, join_sentences(refusal, safer) if self.happens(0.8) else refusal)]
+        if turns > 1 and self.happens(0.6):
             prompt = self.spoken(self.phrase("say_insist"))
             exchanges.append((prompt, join_sentences(self.phrase("insist"), safer)))
         return exchanges
 
     # How things are said
+
+    def happens(self, chance: float) -> bool:
+        """Decide by chance, from 0 (never) to 1 (always)."""
+        return self.rng.random() < chance
 
     def phrase(self, name: str) -> str:
         """Draw one of the phrases called `name`."""
@@ -356,16 +394,15 @@ class Composer:
 
     def spoken(self, text: str, *, typos: bool = True) -> str:
         """Say `text` as people type: politely, in lower case, without a full stop, mistyped."""
-        chance = self.rng.random()
-        if chance < 0.12:
+        if self.happens(0.12):
             text = f"{self.phrase('before')} {text}"
-        elif chance < 0.24:
+        elif self.happens(0.14):
             text = f"{text} {self.phrase('after')}"
-        if self.rng.random() < 0.22:
+        if self.happens(0.22):
             text = text.lower()
-        if self.rng.random() < 0.18:
+        if self.happens(0.18):
             text = text.rstrip("?.!")
-        if typos and self.rng.random() < 0.07:
+        if typos and self.happens(0.07):
             text = self.mistyped(text)
         return text
 

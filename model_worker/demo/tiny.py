@@ -90,9 +90,7 @@ def make_tiny_checkpoint(
 
 
 @torch.no_grad()
-def fill_with_noise(
-    model: LlamaForCausalLM, pieces: list[str], generator: torch.Generator
-) -> None:
+def fill_with_noise(model: LlamaForCausalLM, pieces: list[str], generator: torch.Generator) -> None:
     """Draw every matrix anew, and set aside the two dimensions that act as a bias."""
     aside = [BIAS_DIMENSION, START_DIMENSION]
     undo = math.sqrt(1.0 + CONSTANT**2 / model.config.hidden_size)

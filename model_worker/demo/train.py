@@ -141,7 +141,7 @@ def build_model(recipe: Recipe, vocabulary_size: int) -> LlamaForCausalLM:
         # Each layer adds to the residual stream twice; smaller steps keep its size at the start.
         for name, weight in model.named_parameters():
             if name.endswith(("o_proj.weight", "down_proj.weight")):
-                weight /= math.sqrt(2 * recipe.layers)
+                weight.div_(math.sqrt(2 * recipe.layers))
     return model
 
 

@@ -1,0 +1,215 @@
+"""What people do with batches: look at the open one, change settings, close the week."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+
+from sqlalchemy import delete
+from sqlalchemy.orm import Session
+
+from app.accounts import audit
+from app.batches import queries
+from app.errors import ConflictError, InvalidInputError, NotFoundError
+from app.models import Batch, BatchState, BatchTarget, BatchVariant, Checkpoint, Person, now
+from contract.vocabulary import Objective
+
+_WEEK = timedelta(days=7)
+_FIRST_TARGETS = {Objective.HELPFULNESS: 200, Objective.SAFETY: 100}
+
+
+@dataclass(frozen=True)
+class VariantSettings:
+    """Sampling settings of one model variant."""
+
+    temperature: float
+    top_p: float
+    top_k: int = 0
+    weight: float = 1.0
+
+
+# The annotation temperatures of Llama 2 are not published (LLAMA2.md, A1); its best for sampling is 1.2 to 1.3.
+_FIRST_VARIANTS = (VariantSettings(temperature=0.7, top_p=0.95), VariantSettings(temperature=1.2, top_p=0.95))
+
+
+@dataclass(frozen=True)
+class BatchSettings:
+    """Everything that an admin sets on a batch."""
+
+    opens_at: datetime
+    closes_at: datetime
+    time_zone: str = "UTC"
+    targets: Mapping[Objective, int] = field(default_factory=lambda: dict(_FIRST_TARGETS))
+    variants: Sequence[VariantSettings] = _FIRST_VARIANTS
+    turns_per_conversation: int = 6
+    max_new_tokens: int = 256
+    system_prompt: str = ""
+    curriculum: str = ""
+    grace_minutes: int = 10
+    review_share: float = 0.0
+    held_out_share: float = 0.1
+    held_out_max: int = 1000
+
+
+def open_batch(session: Session) -> Batch | None:
+    """The batch that takes new prompts now."""
+    return next(iter(queries.in_states(session, [BatchState.OPEN])), None)
+
+
+def get(session: Session, number: int) -> Batch:
+    """A batch by its number.
+
+    Raises:
+        NotFoundError: There is no such batch.
+
+    """
+    batch = queries.by_number(session, number)
+    if batch is None:
+        msg = f"There is no batch {number}."
+        raise NotFoundError(msg)
+    return batch
+
+
+def variants(session: Session, batch: Batch) -> list[BatchVariant]:
+    """The model variants that a batch draws from."""
+    return queries.variants(session, batch.id)
+
+
+def create(session: Session, settings: BatchSettings, *, actor: Person | None = None) -> Batch:
+    """Add a scheduled batch with the next number."""
+    _check(settings)
+    newest = queries.latest(session)
+    batch = Batch(
+        number=newest.number + 1 if newest is not None else 1,
+        opens_at=settings.opens_at,
+        closes_at=settings.closes_at,
+    )
+    session.add(batch)
+    session.flush()
+    _apply(session, batch, settings)
+    audit.record(session, "batch.created", f"batch {batch.number}", actor=actor)
+    return batch
+
+
+def ensure_first(session: Session) -> None:
+    """Schedule a first week, from now on, where there is no batch at all."""
+    if queries.latest(session) is None:
+        opens_at = now()
+        create(session, BatchSettings(opens_at=opens_at, closes_at=opens_at + _WEEK))
+
+
+def change(session: Session, batch: Batch, settings: BatchSettings, *, actor: Person) -> None:
+    """Change a batch that is not closed yet.
+
+    Raises:
+        ConflictError: The batch is closing, closed or frozen.
+        InvalidInputError: The settings contradict each other.
+
+    """
+    batch = queries.locked(session, batch.id)
+    if batch.state not in {BatchState.SCHEDULED, BatchState.OPEN}:
+        msg = f"Batch {batch.number} is {batch.state.replace('_', ' ')}; its settings are settled."
+        raise ConflictError(msg)
+    _check(settings)
+    _apply(session, batch, settings)
+    audit.record(session, "batch.changed", f"batch {batch.number}", actor=actor)
+
+
+def close_now(session: Session, batch: Batch, *, wait_for_running: bool, actor: Person) -> None:
+    """End the week early: no new prompts from now on.
+
+    With ``wait_for_running`` the comparisons that are on annotators' screens may be finished within the
+    batch's grace time; without, they are left out of the dataset.
+
+    Raises:
+        ConflictError: The batch is not open.
+
+    """
+    batch = queries.locked(session, batch.id)
+    if batch.state is not BatchState.OPEN:
+        msg = f"Batch {batch.number} is {batch.state.replace('_', ' ')}, not open."
+        raise ConflictError(msg)
+    batch.closes_at = max(now(), batch.opens_at + timedelta(seconds=1))
+    if not wait_for_running:
+        batch.grace_minutes = 0
+    audit.record(
+        session, "batch.close_requested", f"batch {batch.number}", actor=actor, wait_for_running=wait_for_running
+    )
+
+
+def settings_of(session: Session, batch: Batch) -> BatchSettings:
+    """The settings of a batch, to be shown or copied."""
+    return BatchSettings(
+        opens_at=batch.opens_at,
+        closes_at=batch.closes_at,
+        time_zone=batch.time_zone,
+        targets=queries.targets(session, batch.id),
+        variants=[
+            VariantSettings(temperature=row.temperature, top_p=row.top_p, top_k=row.top_k, weight=row.weight)
+            for row in queries.variants(session, batch.id)
+        ],
+        turns_per_conversation=batch.turns_per_conversation,
+        max_new_tokens=batch.max_new_tokens,
+        system_prompt=batch.system_prompt,
+        curriculum=batch.curriculum,
+        grace_minutes=batch.grace_minutes,
+        review_share=batch.review_share,
+        held_out_share=batch.held_out_share,
+        held_out_max=batch.held_out_max,
+    )
+
+
+def pin_checkpoint(session: Session, batch: Batch, checkpoint: Checkpoint) -> None:
+    """Fix which checkpoint the variants of a batch sample from, where none is fixed yet."""
+    for variant in queries.variants(session, batch.id):
+        variant.checkpoint_id = variant.checkpoint_id or checkpoint.id
+
+
+def _check(settings: BatchSettings) -> None:
+    if settings.closes_at <= settings.opens_at:
+        msg = "closes_at: a batch must close after it opens."
+        raise InvalidInputError(msg)
+    pool = list(settings.variants)
+    if len(pool) < 2 or len(set(pool)) < len(pool):  # noqa: PLR2004 - a comparison has two responses
+        msg = "variants: give at least two different ones; equal variants would draw equal responses."
+        raise InvalidInputError(msg)
+    if not any(settings.targets.values()):
+        msg = "targets: at least one objective needs a target above 0."
+        raise InvalidInputError(msg)
+
+
+def _apply(session: Session, batch: Batch, settings: BatchSettings) -> None:
+    for name in (
+        "opens_at",
+        "closes_at",
+        "time_zone",
+        "turns_per_conversation",
+        "max_new_tokens",
+        "system_prompt",
+        "curriculum",
+        "grace_minutes",
+        "review_share",
+        "held_out_share",
+        "held_out_max",
+    ):
+        setattr(batch, name, getattr(settings, name))
+    pinned = {row.position: row.checkpoint_id for row in queries.variants(session, batch.id)}
+    session.execute(delete(BatchTarget).where(BatchTarget.batch_id == batch.id))
+    session.execute(delete(BatchVariant).where(BatchVariant.batch_id == batch.id))
+    session.add_all(
+        BatchTarget(batch_id=batch.id, objective=objective, target=target)
+        for objective, target in settings.targets.items()
+    )
+    checkpoint_id = next(iter(pinned.values()), None)
+    session.add_all(
+        BatchVariant(
+            batch_id=batch.id,
+            position=position,
+            temperature=variant.temperature,
+            top_p=variant.top_p,
+            top_k=variant.top_k,
+            weight=variant.weight,
+            checkpoint_id=pinned.get(position, checkpoint_id),
+        )
+        for position, variant in enumerate(settings.variants)
+    )
+    session.flush()

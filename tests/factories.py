@@ -1,0 +1,162 @@
+"""Makes rows for tests: people, checkpoints, an open batch, comparisons that are ready or annotated."""
+
+import hashlib
+from datetime import timedelta
+
+from sqlalchemy.orm import Session
+
+from app.accounts import service as accounts
+from app.batches import guidelines
+from app.batches import service as batches
+from app.batches.service import BatchSettings
+from app.checkpoints import service as checkpoints
+from app.models import (
+    Annotation,
+    AnnotationRevision,
+    Batch,
+    BatchState,
+    Checkpoint,
+    Comparison,
+    ComparisonState,
+    Conversation,
+    Person,
+    PersonRole,
+    Response,
+    now,
+)
+from app.sampling import service as sampling
+from contract.checkpoint_files import CheckpointFiles
+from contract.vocabulary import FinishReason, Objective, Side, Strength
+
+
+def make_person(session: Session, name: str = "Ann", role: PersonRole = PersonRole.ANNOTATOR) -> Person:
+    return accounts.get_or_create_person(session, name, role)
+
+
+def checkpoint_files(name: str = "chat-1") -> CheckpointFiles:
+    digest = hashlib.sha256(name.encode()).hexdigest()
+    return CheckpointFiles(
+        name=name,
+        architecture="LlamaForCausalLM",
+        digest=digest,
+        tokenizer_digest=digest,
+        template_digest=digest,
+        weight_bytes=1000,
+    )
+
+
+def make_checkpoint(session: Session, name: str = "chat-1") -> Checkpoint:
+    """A registered checkpoint that is the current one."""
+    checkpoint = checkpoints.register(session, checkpoint_files(name))
+    return checkpoints.promote(session, checkpoint, for_open_batch=True)
+
+
+def make_open_batch(session: Session, **settings: object) -> Batch:
+    """A batch that is open this week, drawing from the current checkpoint."""
+    checkpoint = checkpoints.current(session) or make_checkpoint(session)
+    opens_at = now() - timedelta(hours=1)
+    defaults = {"opens_at": opens_at, "closes_at": opens_at + timedelta(days=7)}
+    batch = batches.create(session, BatchSettings(**(defaults | settings)))  # type: ignore[arg-type]
+    batches.pin_checkpoint(session, batch, checkpoint)
+    batch.state = BatchState.OPEN
+    batch.opened_at = opens_at
+    for objective in Objective:
+        guidelines.current(session, objective)
+    session.flush()
+    return batch
+
+
+def make_conversation(
+    session: Session, batch: Batch, annotator: Person, objective: Objective = Objective.HELPFULNESS
+) -> Conversation:
+    conversation = Conversation(batch_id=batch.id, objective=objective, annotator_id=annotator.id)
+    session.add(conversation)
+    session.flush()
+    return conversation
+
+
+def make_comparison(
+    session: Session, conversation: Conversation, prompt: str = "How do I make tea?", turn: int = 1
+) -> Comparison:
+    """A comparison whose responses are still to be sampled."""
+    comparison = Comparison(
+        conversation_id=conversation.id,
+        batch_id=conversation.batch_id,
+        objective=conversation.objective,
+        turn=turn,
+        prompt=prompt,
+    )
+    session.add(comparison)
+    session.flush()
+    batch = session.get_one(Batch, conversation.batch_id)
+    sampling.request_pair(session, comparison, batches.variants(session, batch), max_new_tokens=64)
+    session.flush()
+    return comparison
+
+
+def make_ready(
+    session: Session, comparison: Comparison, texts: tuple[str, str] = ("Boil water.", "No idea.")
+) -> dict[Side, Response]:
+    """Give a comparison both responses, as if a worker had drawn them."""
+    session.refresh(comparison, ["responses"])
+    for response, text in zip(comparison.responses, texts, strict=True):
+        response.text = text
+        response.token_ids = [5, 6, 2]
+        response.prompt_tokens = 12
+        response.completion_tokens = 3
+        response.finish_reason = FinishReason.STOP
+        response.sum_logprob = -1.5
+        response.first_token_s = 0.1
+        response.total_s = 0.5
+        response.engine = "test/1"
+        response.dtype = "float32"
+        response.device = "cpu"
+    job = sampling.queries.job_of(session, comparison.id)
+    if job is not None:
+        sampling.leases.end(job, sampling.WorkState.DONE, at=now())
+    comparison.state = ComparisonState.READY
+    comparison.ready_at = comparison.shown_at = now()
+    session.flush()
+    return {response.side: response for response in comparison.responses}
+
+
+def make_annotation(
+    session: Session,
+    comparison: Comparison,
+    annotator: Person,
+    *,
+    side: Side = Side.A,
+    strength: Strength = Strength.BETTER,
+    chosen_safe: bool | None = None,
+    rejected_safe: bool | None = None,
+) -> Annotation:
+    """Judge a comparison that is ready."""
+    session.refresh(comparison, ["responses"])
+    chosen = comparison.response(side)
+    annotation = Annotation(
+        comparison_id=comparison.id,
+        objective=comparison.objective,
+        annotator_id=annotator.id,
+        chosen_response_id=chosen.id,
+        guideline_id=guidelines.current(session, comparison.objective).id,
+        seconds=12.5,
+        strength=strength,
+        chosen_safe=chosen_safe,
+        rejected_safe=rejected_safe,
+    )
+    session.add(annotation)
+    session.flush()
+    session.add(
+        AnnotationRevision(
+            annotation_id=annotation.id,
+            revision=1,
+            chosen_response_id=chosen.id,
+            author_id=annotator.id,
+            strength=strength,
+            chosen_safe=chosen_safe,
+            rejected_safe=rejected_safe,
+        )
+    )
+    comparison.state = ComparisonState.ANNOTATED
+    session.flush()
+    return annotation

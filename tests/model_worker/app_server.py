@@ -1,0 +1,209 @@
+"""A web app in a thread that speaks the worker protocol with the contract's models, and does as a test tells it."""
+
+import json
+import threading
+import time
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import TypeVar
+from uuid import UUID, uuid4
+
+from contract.base import Contract
+from contract.sampling import (
+    PROTOCOL_HEADER,
+    PROTOCOL_VERSION,
+    Claim,
+    Claimed,
+    Control,
+    Events,
+    Fail,
+    Finish,
+    Lease,
+    PairJob,
+    Register,
+    Registered,
+    Release,
+)
+from contract.training import ClaimedRun, ClaimRun, FailRun, FinishRun, RunControl, RunEvents, RunJob
+
+TOKEN = "worker-token"
+MessageT = TypeVar("MessageT", bound=Contract)
+PREFIX = "/api/worker/v1/"
+
+
+@dataclass
+class AppServer:
+    """What the app knows, and what it was sent."""
+
+    lease_s: float = 30.0
+    protocol: int = PROTOCOL_VERSION
+    worker_id: UUID = field(default_factory=uuid4)
+    jobs: list[PairJob] = field(default_factory=list)
+    runs: list[RunJob] = field(default_factory=list)
+    dropped: set[UUID] = field(default_factory=set)
+    lost: set[Lease] = field(default_factory=set)
+    cancelled_runs: set[UUID] = field(default_factory=set)
+    files: dict[str, bytes] = field(default_factory=dict)
+    failures: dict[str, list[tuple[int, str, str]]] = field(default_factory=lambda: defaultdict(list))
+    """Status, code and message of the next answers of a path, before it works again."""
+    messages: list[Contract] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+    url: str = ""
+    changed: threading.Condition = field(default_factory=threading.Condition)
+
+    def sent(self, kind: type[MessageT]) -> list[MessageT]:
+        with self.changed:
+            return [message for message in self.messages if isinstance(message, kind)]
+
+    def wait_for(self, condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+        deadline = time.monotonic() + timeout_s
+        with self.changed:
+            while not condition():
+                left = deadline - time.monotonic()
+                assert left > 0, f"nothing came in {timeout_s} s; calls: {self.calls[-20:]}"
+                self.changed.wait(min(left, 0.1))
+
+    def answer(self, path: str, body: bytes) -> Contract | None:
+        match path:
+            case "register":
+                self.messages.append(Register.model_validate_json(body))
+                return Registered(worker_id=self.worker_id, lease_s=self.lease_s)
+            case "claim":
+                return self._claim(Claim.model_validate_json(body))
+            case "events":
+                return self._events(Events.model_validate_json(body))
+            case "finish" | "fail":
+                message = (Finish if path == "finish" else Fail).model_validate_json(body)
+                self._check_worker(message.worker_id)
+                if message.lease in self.lost:
+                    raise Refusal(409, "lease_lost", "The job is no longer yours.")
+                self.messages.append(message)
+            case "release":
+                self.messages.append(Release.model_validate_json(body))
+            case _:
+                return self._answer_run(path, body)
+        return None
+
+    def _answer_run(self, path: str, body: bytes) -> Contract | None:
+        match path:
+            case "runs/claim":
+                self.messages.append(ClaimRun.model_validate_json(body))
+                return ClaimedRun(job=self.runs.pop(0) if self.runs else None)
+            case "runs/events":
+                events = RunEvents.model_validate_json(body)
+                self.messages.append(events)
+                is_cancelled = events.lease.job_id in self.cancelled_runs
+                return RunControl(is_cancelled=is_cancelled, lease_until=datetime.now(UTC))
+            case "runs/finish":
+                self.messages.append(FinishRun.model_validate_json(body))
+            case "runs/fail":
+                self.messages.append(FailRun.model_validate_json(body))
+            case _:
+                raise Refusal(404, "not_found", path)
+        return None
+
+    def _claim(self, claim: Claim) -> Claimed:
+        self._check_worker(claim.worker_id)
+        self.messages.append(claim)
+        deadline = time.monotonic() + min(claim.wait_s, 0.2)
+        while not self.jobs and time.monotonic() < deadline:
+            self.changed.wait(0.02)
+        taken, self.jobs = self.jobs[: claim.want], self.jobs[claim.want :]
+        return Claimed(jobs=tuple(taken))
+
+    def _events(self, events: Events) -> Control:
+        self._check_worker(events.worker_id)
+        self.messages.append(events)
+        drop = tuple(lease.job_id for lease in events.leases if lease.job_id in self.dropped)
+        return Control(drop=drop, lease_until=datetime.now(UTC) + timedelta(seconds=self.lease_s))
+
+    def _check_worker(self, worker_id: UUID) -> None:
+        if worker_id != self.worker_id:
+            raise Refusal(404, "unknown_worker", "This worker is not registered here; register again.")
+
+
+class Refusal(Exception):
+    def __init__(self, status: int, code: str, message: str) -> None:
+        super().__init__(message)
+        self.status, self.code, self.message = status, code, message
+
+
+@contextmanager
+def serving(app: AppServer, port: int = 0) -> Iterator[AppServer]:
+    """Serve `app` on 127.0.0.1 until the block ends."""
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_POST(self) -> None:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            path = self.path.removeprefix(PREFIX)
+            try:
+                with app.changed:
+                    app.calls.append(path)
+                    self._check(path)
+                    answer = app.answer(path, body)
+                    app.changed.notify_all()
+            except Refusal as refusal:
+                self._refuse(refusal)
+            else:
+                content = answer.model_dump_json().encode() if answer is not None else b""
+                self._send(200 if answer is not None else 204, content, "application/json")
+
+        def do_GET(self) -> None:
+            try:
+                with app.changed:
+                    app.calls.append(self.path)
+                    self._check(self.path)
+                    if self.path not in app.files:
+                        raise Refusal(404, "not_found", f"There is no {self.path}.")
+                    content = app.files[self.path]
+            except Refusal as refusal:
+                self._refuse(refusal)
+            else:
+                self._send(200, content, "application/octet-stream")
+
+        def _check(self, path: str) -> None:
+            if self.headers["Authorization"] != f"Bearer {TOKEN}":
+                raise Refusal(401, "unauthorized", "The token is unknown.")
+            if path in app.failures and app.failures[path]:
+                raise Refusal(*app.failures[path].pop(0))
+            if self.headers[PROTOCOL_HEADER] != str(app.protocol):
+                raise Refusal(426, "protocol_mismatch", f"The app speaks protocol {app.protocol}; upgrade the worker.")
+
+        def _refuse(self, refusal: Refusal) -> None:
+            content = json.dumps({"error": {"code": refusal.code, "message": refusal.message}}).encode()
+            self._send(refusal.status, content, "application/json")
+
+        def _send(self, status: int, content: bytes, kind: str) -> None:
+            self.send_response(status)
+            if status != 204:
+                self.send_header("Content-Type", kind)
+                self.send_header("Content-Length", str(len(content)))
+            self.end_headers()
+            self.wfile.write(content)
+
+        def log_message(self, *arguments: object) -> None:
+            pass
+
+    class Server(ThreadingHTTPServer):
+        daemon_threads = True
+        allow_reuse_address = True
+
+        def handle_error(self, request: object, client_address: object) -> None:
+            """A worker that is gone is part of these tests."""
+
+    server = Server(("127.0.0.1", port), Handler)
+    app.url = f"http://127.0.0.1:{server.server_address[1]}"
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
+    thread.start()
+    try:
+        yield app
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()

@@ -9,11 +9,15 @@ from fastapi.staticfiles import StaticFiles
 
 from app import logs
 from app.accounts import routes as accounts
+from app.annotation import routes as annotation
+from app.background import reconciling
 from app.database import Database, connect, require_current_schema
 from app.paths import STATIC
+from app.datasets import routes as datasets
 from app.sampling import routes as sampling
 from app.settings import Settings
-from app.web import error_pages
+from app.training import routes as training
+from app.web import error_pages, health
 from app.web.security import SecurityHeaders
 
 _MAX_BODY_BYTES = 64 * 1024 * 1024
@@ -36,13 +40,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         settings.ensure_secrets()
         database = connect(settings.database_url)
         require_current_schema(database, settings.database_url)
-        yield {"database": database, "settings": settings}
+        with reconciling(database, settings):
+            yield {"database": database, "settings": settings}
         database.dispose()
 
     app = FastAPI(title="Preferably", lifespan=lifespan, docs_url=None, redoc_url=None, max_body_size=_MAX_BODY_BYTES)
     app.add_middleware(SecurityHeaders)
     error_pages.install(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for routes in (accounts, sampling):
+    for routes in (health, accounts, sampling, training, annotation):
         app.include_router(routes.router)
     return app

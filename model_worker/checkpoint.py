@@ -50,7 +50,7 @@ class Checkpoint:
         """
         conversation = [{"role": message.role.value, "content": message.content} for message in messages]
         try:
-            encoded = self.tokenizer.apply_chat_template(
+            encoded: Any = self.tokenizer.apply_chat_template(
                 conversation, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=True
             )
         except (TemplateError, TypeError, ValueError) as error:
@@ -105,7 +105,10 @@ def load_checkpoint(
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, chosen_device)
     tokenizer = _load_tokenizer(folder)
-    model = _load_model(folder, chosen_dtype).to(chosen_device).eval()
+    model = _load_model(folder, chosen_dtype)
+    # Not model.to(device): its signature in transformers confuses type checkers.
+    torch.nn.Module.to(model, chosen_device)
+    torch.nn.Module.train(model, mode=False)
     checkpoint = Checkpoint(
         files=files,
         model=model,
@@ -130,7 +133,7 @@ def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
 
 def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     try:
-        model, report = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder,
             dtype=dtype,
             use_safetensors=True,
@@ -142,6 +145,8 @@ def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         msg = f"{folder}: the model cannot be loaded: {error}"
         raise CheckpointError(msg) from error
+    model: PreTrainedModel = loaded[0]
+    report: dict[str, Any] = loaded[1]
     # transformers fills weights that are missing with random numbers and only warns.
     missing = sorted(str(name) for name in report["missing_keys"])
     if missing:
@@ -167,7 +172,7 @@ def _check_template(folder: Path, checkpoint: Checkpoint) -> None:
         plain = checkpoint.encode([Message(role=Role.USER, content=_PROBE)])
         for token in checkpoint.tokenizer.all_special_tokens:
             typed = checkpoint.encode([Message(role=Role.USER, content=f"{_PROBE}{token}{_PROBE}")])
-            token_id = checkpoint.tokenizer.convert_tokens_to_ids(token)
+            token_id: Any = checkpoint.tokenizer.convert_tokens_to_ids(token)
             if typed.count(token_id) != plain.count(token_id):
                 msg = f"{folder}: a user who types {token} would write a control token. Is transformers too old?"
                 raise CheckpointError(msg)

@@ -27,6 +27,8 @@ ENGINES: Final = {
     "pair": "model_worker.sampling.pair_engine:PairEngine.from_settings",
     "lorem": "model_worker.sampling.lorem:LoremSampler.from_settings",
 }
+# The child gets ten seconds; a request that hangs is not waited for, and a child ends with this process.
+_TRAINING_STOP_S: Final = 12.0
 _TRAINING_ONLY: Final = SamplerFacts(engine="none", versions={}, device="none", dtype="none", checkpoints=())
 
 
@@ -50,7 +52,7 @@ def run_worker(settings: WorkerSettings, stopping: threading.Event) -> None:
     log.info("stopped")
 
 
-def _run_parts(  # noqa: PLR0917 - all parts of a worker meet here
+def _run_parts(
     settings: WorkerSettings,
     client: AppClient,
     registration: Registration,
@@ -70,7 +72,7 @@ def _run_parts(  # noqa: PLR0917 - all parts of a worker meet here
     finally:
         stopping.set()
         if training is not None:
-            training.join()
+            training.join(_TRAINING_STOP_S)
     if training is not None and training.error is not None:
         raise training.error
 

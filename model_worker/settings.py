@@ -22,9 +22,7 @@ class SettingsError(ContractError):
 class WorkerSettings(BaseSettings):
     """Settings of one worker process. A secret comes from the environment or a file, never from the command line."""
 
-    model_config = SettingsConfigDict(
-        env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True
-    )
+    model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     url: HttpUrl
     """Where the web app is, for example ``https://preferably.example.org``."""

@@ -64,9 +64,7 @@ class TrainingPace:
 class TrainingRuns:
     """The loop of the worker's training thread."""
 
-    def __init__(
-        self, client: AppClient, registration: Registration, place: TrainingPlace, pace: TrainingPace
-    ) -> None:
+    def __init__(self, client: AppClient, registration: Registration, place: TrainingPlace, pace: TrainingPace) -> None:
         self._client = client
         self._registration = registration
         self._place = place
@@ -108,7 +106,7 @@ class TrainingRuns:
 class _Run:
     """One hand-out of a training run."""
 
-    def __init__(  # noqa: PLR0917 - the loop's parts, and the run's
+    def __init__(
         self,
         client: AppClient,
         registration: Registration,

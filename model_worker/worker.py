@@ -116,9 +116,7 @@ class Worker:
         digests = tuple(files.digest for files in self._sampler.facts().checkpoints)
         claimed = self._registration.ask(
             lambda registered: self._client.claim(
-                Claim(
-                    worker_id=registered.worker_id, want=want, digests=digests, wait_s=self._pace.claim_wait_s
-                )
+                Claim(worker_id=registered.worker_id, want=want, digests=digests, wait_s=self._pace.claim_wait_s)
             )
         )
         self._claim_backoff.reset()

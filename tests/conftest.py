@@ -144,9 +144,7 @@ def sign_in(app: FastAPI, client: TestClient, database: Database) -> Callable[..
         browser.app_state.update(client.app_state)
         assert browser.post(f"/sign-in/{link}").status_code == 303
         with database.read() as session:
-            found = accounts.queries.visit(
-                session, accounts.hash_token(browser.cookies["preferably_session"]), at=accounts.now()
-            )
+            found = accounts.visit(session, browser.cookies["preferably_session"])
             assert found is not None
             return Browser(browser, person, found[0].csrf_token)
 

@@ -146,6 +146,16 @@ def set_active(session: Session, person: Person, *, is_active: bool, actor: Pers
     audit.record(session, "person.enabled" if is_active else "person.disabled", person.name, actor=actor)
 
 
+def visit(session: Session, token: str) -> tuple[SignInSession, Person] | None:
+    """The live session of a cookie's token and its person, unless the person was disabled."""
+    return queries.visit(session, hash_token(token), at=now())
+
+
+def find_api_token(session: Session, token: str) -> ApiToken | None:
+    """The API token, unless it was revoked or never existed."""
+    return queries.api_token(session, hash_token(token))
+
+
 def create_api_token(session: Session, name: str, scope: TokenScope, *, actor: Person | None = None) -> str:
     """Make a token for a program and give it, once; only the hash is kept."""
     token = new_token()

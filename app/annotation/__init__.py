@@ -1,1 +1,1 @@
-"""annotation."""
+"""The annotator's workspace: write a prompt, see two responses, choose, go on with the chosen one."""

@@ -5,8 +5,7 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.accounts import audit
-from app.batches import variants
-from app.checkpoints import queries
+from app.checkpoints import queries, variants
 from app.errors import NotFoundError
 from app.models import Checkpoint, Person, now
 from contract.checkpoint_files import CheckpointFiles
@@ -38,9 +37,13 @@ def promote(
     decision and stands in the audit trail; every response says which checkpoint made it either way.
     """
     previous = queries.current(session)
-    if previous is None or previous.id != checkpoint.id:
-        checkpoint.parent_id = previous.id if previous is not None else None
+    is_current = previous is not None and previous.id == checkpoint.id
+    if not is_current:
+        if checkpoint.promoted_at is None:
+            # The first promotion settles the lineage: going back to an older checkpoint does not turn it around.
+            checkpoint.parent_id = previous.id if previous is not None else None
         checkpoint.promoted_at = now()
+    if for_open_batch or not is_current:
         audit.record(session, "checkpoint.promoted", checkpoint.name, actor=actor, for_open_batch=for_open_batch)
     variants.fill(session, checkpoint)
     if for_open_batch:
@@ -65,3 +68,8 @@ def get(session: Session, checkpoint_id: UUID) -> Checkpoint:
 def current(session: Session) -> Checkpoint | None:
     """The checkpoint that new batches are drawn from."""
     return queries.current(session)
+
+
+def all_checkpoints(session: Session) -> list[Checkpoint]:
+    """Every checkpoint, the newest first."""
+    return queries.all_checkpoints(session)

@@ -1,11 +1,200 @@
-"""Freezes a batch into an immutable preference dataset."""
+"""Freezes a batch into an immutable preference dataset, and gives datasets out unchanged."""
+
+import hashlib
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.models import Batch, PreferenceDataset
+from app.datasets import left_out, parquet, queries, rows, split, store
+from app.datasets.folder import FolderMaker, Identity, split_rule
+from app.datasets.verify import verify_folder
+from app.errors import ConflictError, NotFoundError
+from app.models import Batch, PreferenceDataset, now
 from app.settings import Settings
+from contract.dataset import Manifest
+from contract.vocabulary import Objective, Split
+
+class NotReproducibleError(ConflictError):
+    """The database no longer gives the bytes that were frozen."""
 
 
 def freeze(session: Session, batch: Batch, settings: Settings) -> PreferenceDataset:
-    """Write the dataset of a batch."""
-    raise NotImplementedError
+    """Write the dataset of a batch, draw its held-out split, and note both.
+
+    The caller has locked the batch. Freezing a batch again makes a new version; no conversation and no
+    prompt changes its side. If the transaction is rolled back afterwards, the folder that stays behind is
+    replaced by the next attempt.
+
+    Raises:
+        BatchMovedError: Somebody changed the batch meanwhile; trying again helps.
+
+    """
+    session.flush()
+    previous = queries.latest_version(session, batch.id)
+    version = previous.version + 1 if previous is not None else 1
+    identity = Identity(
+        name=_name(batch, version),
+        version=version,
+        parent=previous.name if previous is not None else None,
+        frozen_at=batch.frozen_at or now(),
+    )
+    rules = _rules(batch, queries.excluded_annotators(session))
+    survey = rows.survey(session, batch, rules)
+    sides = _draw_and_note(session, batch, survey)
+    maker = FolderMaker(session, batch, identity, rules, settings.pseudonym_secret.get_secret_value())
+    with store.draft_folder(settings.datasets_root / identity.name) as folder:
+        manifest, content = maker.write(folder, survey, sides)
+    dataset = PreferenceDataset(
+        name=identity.name,
+        batch_id=batch.id,
+        version=version,
+        manifest_sha256=hashlib.sha256(content).hexdigest(),
+        manifest=manifest.model_dump(mode="json"),
+        rows=manifest.rows,
+        frozen_at=identity.frozen_at,
+        parent_id=previous.id if previous is not None else None,
+        excluded_annotators=[person_id.hex for person_id in sorted(rules.excluded)],
+    )
+    session.add(dataset)
+    session.flush()
+    return dataset
+
+
+def all_datasets(session: Session) -> list[tuple[PreferenceDataset, Batch]]:
+    """Every dataset with its batch, the newest first."""
+    return queries.all_datasets(session)
+
+
+def get(session: Session, name: str) -> PreferenceDataset:
+    """A dataset by its name.
+
+    Raises:
+        NotFoundError: There is no such dataset.
+
+    """
+    dataset = queries.by_name(session, name)
+    if dataset is None:
+        msg = f"There is no dataset {name}."
+        raise NotFoundError(msg)
+    return dataset
+
+
+def manifest_of(dataset: PreferenceDataset) -> Manifest:
+    """The manifest of a dataset, as the database keeps it."""
+    return Manifest.model_validate(dataset.manifest)
+
+
+def folder_of(dataset: PreferenceDataset, settings: Settings) -> Path:
+    """Where the files of a dataset lie."""
+    return settings.datasets_root / dataset.name
+
+
+def file_of(dataset: PreferenceDataset, name: str, settings: Settings) -> Path:
+    """One file of a dataset, by a name that somebody else gave.
+
+    Raises:
+        NoSuchFileError: The dataset has no such file.
+
+    """
+    return store.file_of(folder_of(dataset, settings), manifest_of(dataset), name)
+
+
+def first_rows(
+    dataset: PreferenceDataset, objective: Objective | None, settings: Settings, *, limit: int
+) -> list[dict[str, Any]]:
+    """Some rows of an objective, in the order of the files; none where the stored folder is missing."""
+    rows: list[dict[str, Any]] = []
+    for file in manifest_of(dataset).files:
+        place = folder_of(dataset, settings) / file.path
+        if file.objective is objective and len(rows) < limit and place.is_file():
+            rows += [row | {"split": file.split} for row in parquet.first_rows(place, limit - len(rows))]
+    return rows
+
+
+def export(
+    session: Session,
+    dataset: PreferenceDataset,
+    target: Path,
+    settings: Settings,
+    on_bytes: Callable[[int], None] = lambda _count: None,
+) -> list[str]:
+    """Put a dataset into ``target``, byte for byte as it was frozen.
+
+    The stored folder is checked and copied; where it is missing or damaged, the dataset is made again from
+    the database. ``on_bytes`` hears how many bytes were copied. Gives what was wrong with the stored folder.
+
+    Raises:
+        TargetTakenError: Something else is there.
+        NotReproducibleError: The stored folder is damaged and the database no longer gives the same bytes.
+
+    """
+    store.require_free(target)
+    stored = folder_of(dataset, settings)
+    problems = verify_folder(stored, manifest_sha256=dataset.manifest_sha256)
+    if problems:
+        recreate(session, dataset, target, settings)
+        return problems
+    with store.draft_folder(target) as draft:
+        for name in store.file_names(manifest_of(dataset)):
+            (draft / name).parent.mkdir(exist_ok=True)
+            store.write_chunks(draft / name, store.chunks_of(stored / name), on_bytes)
+        damaged = verify_folder(draft, manifest_sha256=dataset.manifest_sha256)
+        if damaged:
+            msg = f"The copy of {dataset.name} is damaged: {damaged[0]} Nothing was written; check the disk."
+            raise ConflictError(msg)
+    return []
+
+
+def recreate(session: Session, dataset: PreferenceDataset, target: Path, settings: Settings) -> None:
+    """Make a dataset again from the database alone, with the same bytes.
+
+    Raises:
+        TargetTakenError: Something else is there.
+        NotReproducibleError: The bytes would differ; nothing is written then.
+
+    """
+    store.require_free(target)
+    batch = session.get_one(Batch, dataset.batch_id)
+    rules = _rules(batch, [UUID(person_id) for person_id in dataset.excluded_annotators])
+    manifest = manifest_of(dataset)
+    identity = Identity(name=dataset.name, version=dataset.version, parent=manifest.parent, frozen_at=dataset.frozen_at)
+    survey = rows.survey(session, batch, rules)
+    sides = queries.splits(session, batch.id)
+    maker = FolderMaker(session, batch, identity, rules, settings.pseudonym_secret.get_secret_value())
+    with store.draft_folder(target) as draft:
+        _, content = maker.write(draft, survey, sides)
+        if hashlib.sha256(content).hexdigest() != dataset.manifest_sha256:
+            msg = (
+                f"{dataset.name} cannot be made again with the same bytes: the pseudonym secret or the version of "
+                "pyarrow is another one than at the freeze, or rows in the database were changed by hand. "
+                f"Restore the folder {folder_of(dataset, settings)} from a backup."
+            )
+            raise NotReproducibleError(msg)
+
+
+def _name(batch: Batch, version: int) -> str:
+    return f"batch-{batch.number:03d}" + (f"-v{version}" if version > 1 else "")
+
+
+def _rules(batch: Batch, excluded: Iterable[UUID]) -> left_out.Rules:
+    return left_out.Rules(excluded=frozenset(excluded), is_review_complete=batch.review_share >= 1)
+
+
+def _draw_and_note(session: Session, batch: Batch, survey: rows.Survey) -> dict[UUID, Split]:
+    """Draw the split, and settle it for these conversations and prompts for ever."""
+    candidates = list(survey.candidates())
+    settled = queries.settled_prompts(session, {prompt for candidate in candidates for prompt in candidate.prompts})
+    drawn = split.draw(candidates, settled, split_rule(batch))
+    fresh = {
+        prompt: drawn.sides[candidate.conversation_id]
+        for candidate in candidates
+        if candidate.conversation_id in drawn.sides
+        for prompt in candidate.prompts
+        if prompt not in settled
+    }
+    queries.set_splits(session, drawn.sides)
+    queries.settle_prompts(session, batch.id, fresh)
+    return drawn.sides

@@ -4,7 +4,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, String, UniqueConstraint
+from sqlalchemy import JSON, CheckConstraint, ForeignKey, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, new_id
@@ -31,6 +31,8 @@ class PreferenceDataset(Base):
     rows: Mapped[int]
     frozen_at: Mapped[datetime]
     parent_id: Mapped[UUID | None] = mapped_column(ForeignKey("preference_datasets.id"), default=None)
+    excluded_annotators: Mapped[list[str]] = mapped_column(JSON, default_factory=list, repr=False)
+    """Whose work was excluded at the freeze: making the dataset again must not depend on later exclusions."""
 
 
 class SplitPrompt(Base):

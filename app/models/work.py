@@ -61,5 +61,7 @@ class Worker(Base):
     can_sample: Mapped[bool]
     can_train: Mapped[bool]
     versions: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    checkpoints: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    """The chat checkpoints that it holds: their names in the registry by digest."""
     registered_at: Mapped[datetime] = mapped_column(default_factory=now)
     last_seen_at: Mapped[datetime] = mapped_column(default_factory=now)

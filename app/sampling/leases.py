@@ -4,7 +4,7 @@ from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
-from sqlalchemy import Select, or_, select
+from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import Session
 
 from app.errors import ConflictError
@@ -20,15 +20,20 @@ class LeaseLostError(ConflictError):
     code = "lease_lost"
 
 
+def is_due(model: type[Leased], at: datetime) -> ColumnElement[bool]:
+    """The condition that work may be handed out: queued, or held by a worker that has been silent too long."""
+    return or_(model.state == WorkState.QUEUED, (model.state == WorkState.LEASED) & (model.lease_until < at))
+
+
 def due(model: type[Work], at: datetime) -> Select[Work]:
-    """Work that may be handed out: queued, or held by a worker that has been silent too long; oldest first.
+    """Work that may be handed out, oldest first.
 
     On PostgreSQL rows that another transaction is handing out are passed over; on SQLite the writing
     transaction is alone.
     """
     return (
         select(model)
-        .where(or_(model.state == WorkState.QUEUED, (model.state == WorkState.LEASED) & (model.lease_until < at)))
+        .where(is_due(model, at))
         .order_by(model.queued_at)
         .with_for_update(skip_locked=True, of=model)
     )
@@ -43,6 +48,11 @@ def hand_out(work: Leased, worker_id: UUID, *, at: datetime, lease_s: float) -> 
     work.started_at = work.started_at or at
 
 
+def extend(work: Leased, *, at: datetime, lease_s: float) -> None:
+    """Let a worker that is alive keep its work."""
+    work.lease_until = at + timedelta(seconds=lease_s)
+
+
 def end(work: Leased, state: WorkState, *, at: datetime, error: str | None = None) -> None:
     """Close work for good."""
     work.state = state
@@ -55,6 +65,16 @@ def put_back(work: Leased) -> None:
     """Return work to the queue, in its old place. The attempt number stays: it only ever grows."""
     work.state = WorkState.QUEUED
     work.lease_until = None
+
+
+def survives_failure(work: Leased, reason: str, *, max_attempts: int, at: datetime) -> bool:
+    """Count a hand-out that came to nothing; the last one that is allowed ends the work."""
+    work.failures += 1
+    if work.failures < max_attempts:
+        work.error = reason
+        return True
+    end(work, WorkState.FAILED, at=at, error=f"{reason} It was tried {work.failures} times.")
+    return False
 
 
 def is_held(work: Leased | None, worker_id: UUID, attempt: int) -> bool:

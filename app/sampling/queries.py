@@ -8,7 +8,7 @@ from sqlalchemy import Exists, exists, func, select
 from sqlalchemy.orm import Session, joinedload, selectinload
 
 from app.models import Checkpoint, Comparison, Response, SamplingJob, Worker, WorkState
-from app.sampling.leases import due
+from app.sampling.leases import due, is_due
 
 _LOAD_PAIR = (
     joinedload(SamplingJob.comparison, innerjoin=True)
@@ -25,8 +25,8 @@ def due_jobs(session: Session, digests: Sequence[str], *, at: datetime, limit: i
 
 def has_due_jobs(session: Session, digests: Sequence[str], *, at: datetime) -> bool:
     """Whether ``due_jobs`` would find any."""
-    jobs = due(SamplingJob, at).where(~_needs_other_checkpoints(digests)).with_for_update(None)
-    return bool(session.scalar(select(jobs.exists())))
+    jobs = exists().where(is_due(SamplingJob, at), ~_needs_other_checkpoints(digests))
+    return bool(session.scalar(select(jobs)))
 
 
 def _needs_other_checkpoints(digests: Sequence[str]) -> Exists:

@@ -2,22 +2,19 @@
 
 import time
 from http import HTTPStatus
-from typing import Annotated
 
 import anyio
-from fastapi import APIRouter, Depends, Header, Request
+from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
 from app.accounts import audit
 from app.checkpoints import service as checkpoints
 from app.database import Database, SessionDep
-from app.errors import AppError
 from app.sampling import service
-from app.settings import Settings
+from app.sampling.protocol import WORKER_API, LeaseTermsDep, require_protocol
+from app.training import service as training
 from app.web.access import WorkerTokenDep
 from contract.sampling import (
-    PROTOCOL_HEADER,
-    PROTOCOL_VERSION,
     Claim,
     Claimed,
     Control,
@@ -32,43 +29,16 @@ from contract.sampling import (
 
 _POLL_S = 0.2
 
-
-class ProtocolMismatchError(AppError):
-    """The worker speaks another version of the protocol; app and worker are upgraded together."""
-
-    status = HTTPStatus.UPGRADE_REQUIRED
-    code = "protocol_mismatch"
-
-
-def require_protocol(version: Annotated[int | None, Header(alias=PROTOCOL_HEADER)] = None) -> None:
-    """Refuse workers of another protocol version.
-
-    Raises:
-        ProtocolMismatchError: The version differs, or none was given.
-
-    """
-    if version != PROTOCOL_VERSION:
-        msg = f"This app speaks worker protocol {PROTOCOL_VERSION}, the worker {version}. Install the same release."
-        raise ProtocolMismatchError(msg)
-
-
-def lease_terms(request: Request) -> service.LeaseTerms:
-    """How long leases last here."""
-    settings: Settings = request.state.settings
-    return service.LeaseTerms(lease_s=settings.lease_s, max_attempts=settings.max_attempts)
-
-
-LeaseTermsDep = Annotated[service.LeaseTerms, Depends(lease_terms)]
-
-router = APIRouter(prefix="/api/worker/v1", tags=["worker"], dependencies=[Depends(require_protocol)])
+router = APIRouter(prefix=WORKER_API, tags=["worker"], dependencies=[Depends(require_protocol)])
 
 
 @router.post("/register")
 def register(message: Register, session: SessionDep, terms: LeaseTermsDep, _token: WorkerTokenDep) -> Registered:
     """Introduce a worker, and the checkpoints that it holds."""
     worker = service.register(session, message)
-    for files in message.checkpoints:
-        checkpoints.register(session, files)
+    training.put_back_runs(session, worker)
+    registered = [checkpoints.register(session, files) for files in message.checkpoints]
+    worker.checkpoints = {checkpoint.digest: checkpoint.name for checkpoint in registered}
     audit.record(session, "worker.registered", worker.name, engine=worker.engine, device=worker.device)
     return Registered(worker_id=worker.id, lease_s=terms.lease_s)
 
@@ -77,6 +47,7 @@ def register(message: Register, session: SessionDep, terms: LeaseTermsDep, _toke
 async def claim(message: Claim, request: Request, terms: LeaseTermsDep, _token: WorkerTokenDep) -> Claimed:
     """Hand out pairs; when there are none, wait for some as long as the worker allows."""
     database: Database = request.state.database
+    await run_in_threadpool(_note, database, message)
     deadline = time.monotonic() + message.wait_s
     while True:
         jobs = await run_in_threadpool(_claim_once, database, message, terms)
@@ -84,6 +55,12 @@ async def claim(message: Claim, request: Request, terms: LeaseTermsDep, _token: 
         if jobs or time.monotonic() >= deadline or await request.is_disconnected():
             return Claimed(jobs=tuple(jobs))
         await anyio.sleep(_POLL_S)
+
+
+def _note(database: Database, message: Claim) -> None:
+    """Note that the worker called: one that only waits for work is not lost."""
+    with database.write() as session:
+        service.seen(session, message.worker_id)
 
 
 def _claim_once(database: Database, message: Claim, terms: service.LeaseTerms) -> list[PairJob]:

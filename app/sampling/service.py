@@ -314,11 +314,9 @@ def _store(response: Response, sampled: SampledResponse, message: Finish) -> Non
 
 def _survives_failure(job: SamplingJob, terms: LeaseTerms, reason: str, *, at: datetime) -> bool:
     """Count a failure; the last one that is allowed ends the job."""
-    job.failures += 1
-    if job.failures < terms.max_attempts:
-        job.error = reason
+    if leases.survives_failure(job, reason, max_attempts=terms.max_attempts, at=at):
         return True
-    _fail_for_good(job, f"{reason} It was tried {job.failures} times.", at=at)
+    job.comparison.state = ComparisonState.FAILED
     return False
 
 

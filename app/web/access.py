@@ -9,11 +9,10 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
-from app.accounts import queries
-from app.accounts.tokens import hash_token
-from app.database import SessionDep
+from app.accounts import service as accounts
+from app.database import Database, SessionDep
 from app.errors import AppError, ForbiddenError
-from app.models import ApiToken, Person, PersonRole, SignInSession, TokenScope, now
+from app.models import ApiToken, Person, PersonRole, SignInSession, TokenScope
 from app.settings import Settings
 
 SESSION_COOKIE = "preferably_session"
@@ -118,17 +117,19 @@ class TokenAccess:
 
     scopes: frozenset[TokenScope]
 
-    def __call__(self, request: Request, session: SessionDep) -> ApiToken:
-        """The token.
+    def __call__(self, request: Request) -> ApiToken:
+        """The token. It is looked up in a transaction of its own: a long poll must not keep one open.
 
         Raises:
             BadTokenError: There is none, or not such a one.
 
         """
+        database: Database = request.state.database
         header = request.headers.get("Authorization", "")
         token = None
         if header.lower().startswith(_BEARER):
-            token = queries.api_token(session, hash_token(header[len(_BEARER) :].strip()))
+            with database.read() as session:
+                token = accounts.find_api_token(session, header[len(_BEARER) :].strip())
         if token is None or token.scope not in self.scopes:
             msg = f"Give an API token with the scope {' or '.join(sorted(self.scopes))}: Authorization: Bearer ..."
             raise BadTokenError(msg)
@@ -150,7 +151,7 @@ class Public:
 def visitor_of(request: Request, session: SessionDep) -> Visitor | None:
     """Who is signed in, if anybody."""
     token = request.cookies.get(SESSION_COOKIE)
-    found = queries.visit(session, hash_token(token), at=now()) if token else None
+    found = accounts.visit(session, token) if token else None
     return None if found is None else Visitor(person=found[1], sign_in=found[0])
 
 

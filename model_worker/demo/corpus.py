@@ -26,6 +26,27 @@ class Message(TypedDict):
 Conversation = list[Message]
 Style = Literal["short", "plain", "numbered", "bullets", "poor"]
 
+# What users write in another way as often as not; the answers keep to one.
+OTHER_SPELLINGS = {
+    "I am ": "I'm ",
+    "cannot": "can't",
+    "do not": "don't",
+    "does not": "doesn't",
+    "What is": "What's",
+    "colour": "color",
+    "favourite": "favorite",
+    "neighbour": "neighbor",
+    "apologis": "apologiz",
+    "tyre": "tire",
+    "flat?": "apartment?",
+    "mother": "mom",
+    "friend": "buddy",
+}
+
+# Numbers of turns to draw from.
+SHORT = (1, 1, 1, 1, 2, 2, 2, 3, 3, 4, 5)
+LONG = (6, 8, 10, 12, 14)
+
 # The names of the phrases that ask for a style, and the style.
 STYLE_WISHES: Sequence[tuple[str, Style]] = (
     ("wish_short", "short"),
@@ -85,8 +106,9 @@ class Risky:
 class Corpus:
     """Everything that was read from the source files.
 
-    `phrases` holds what fits any topic, by name; `things` and `activities` are what the model
-    knows nothing about; `facts` are pairs of a short question and its answer.
+    `phrases` holds what fits any topic, by name. `things`, `activities` and `verbs` (which make
+    activities of things) are what the model knows nothing about. `facts` are pairs of a short
+    question and its answer.
     """
 
     topics: Sequence[Topic]
@@ -94,6 +116,7 @@ class Corpus:
     phrases: dict[str, Sequence[str]]
     things: Sequence[str]
     activities: Sequence[str]
+    verbs: Sequence[str]
     people: Sequence[str]
     facts: Sequence[tuple[str, str]]
 
@@ -104,12 +127,9 @@ def read_corpus(folder: Path = SOURCES) -> Corpus:
     Raises ValueError that names the topic where an id comes twice, where a topic has no answer,
     or where a matched question belongs to no topic.
     """
-    sources = [
-        tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))
-    ]
+    sources = [tomllib.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.toml"))]
     entries: dict[str, list[dict[str, Any]]] = {
-        name: [entry for source in sources for entry in source.get(name, [])]
-        for name in ("topic", "risky", "matched")
+        name: [entry for source in sources for entry in source.get(name, [])] for name in ("topic", "risky", "matched")
     }
     tables: dict[str, dict[str, Any]] = {
         name: {key: value for source in sources for key, value in source.get(name, {}).items()}
@@ -134,6 +154,7 @@ def read_corpus(folder: Path = SOURCES) -> Corpus:
         phrases=tables["phrases"],
         things=tables["unknown"]["things"],
         activities=tables["unknown"]["activities"],
+        verbs=tables["unknown"]["verbs"],
         people=tables["unknown"]["people"],
         facts=list(tables["facts"].items()),
     )
@@ -149,11 +170,13 @@ def read_topic(entry: dict[str, Any], matched: Sequence[Matched] = ()) -> Topic:
     return topic
 
 
-def build_conversations(seed: int, corpus: Corpus | None = None) -> Iterator[Conversation]:
-    """Compose conversations without end; each is system prompt (or none) and one to six turns."""
+def build_conversations(
+    seed: int, corpus: Corpus | None = None, *, turns: Sequence[int] = SHORT
+) -> Iterator[Conversation]:
+    """Compose conversations without end, each with a number of turns drawn from `turns`."""
     composer = Composer(corpus or read_corpus(), random.Random(seed))  # noqa: S311
     while True:
-        yield composer.conversation()
+        yield composer.conversation(turns)
 
 
 class Composer:
@@ -164,26 +187,24 @@ class Composer:
         self.corpus = corpus
         self.rng = rng
 
-    def conversation(self) -> Conversation:
-        """Compose one conversation."""
+    def conversation(self, turns: Sequence[int]) -> Conversation:
+        """Compose one conversation: a system prompt or none, then as many turns as drawn."""
         system, style = self.system_prompt()
-        turns = self.rng.choices([1, 2, 3, 4, 6], weights=[46, 26, 15, 9, 4])[0]
+        left = self.rng.choice(turns)
         messages: Conversation = []
         if system:
             messages.append({"role": "system", "content": system})
-        while turns > 0:
-            exchanges = self.exchanges(turns, style)
+        while left > 0:
+            exchanges = self.exchanges(left, style)
             for prompt, response in exchanges:
                 messages.append({"role": "user", "content": prompt})
                 messages.append({"role": "assistant", "content": response})
-            turns -= len(exchanges)
+            left -= len(exchanges)
         return messages
 
     def system_prompt(self) -> tuple[str, Style | None]:
         """Draw a system prompt, and the style of answer that it asks for, if any."""
-        kind = self.rng.choices(
-            ["none", "system", "system_short", "system_list"], weights=[82, 10, 4, 4]
-        )[0]
+        kind = self.rng.choices(["none", "system", "system_short", "system_list"], weights=[82, 10, 4, 4])[0]
         if kind == "none":
             return "", None
         prompt = self.phrase(kind)
@@ -331,25 +352,21 @@ class Composer:
         for _ in range(turns - 1):
             if self.happens(0.35):
                 break
-            kind_next = self.rng.choice(
-                ["thanks", "more_unknown", "why_unknown", "example_unknown"]
-            )
+            kind_next = self.rng.choice(["thanks", "more_unknown", "why_unknown", "example_unknown"])
             said = kind_next.removesuffix("_unknown")
-            exchanges.append(
-                (self.spoken(self.phrase(f"say_{said}")), self.phrase(kind_next).format(x=shown))
-            )
+            exchanges.append((self.spoken(self.phrase(f"say_{said}")), self.phrase(kind_next).format(x=shown)))
         return exchanges
 
     def unknown_name(self, kind: str) -> str:
         """Draw a thing or an activity; some names are made up, so that copying is learnt."""
         if kind == "activity":
+            if self.happens(0.5):
+                return f"{self.rng.choice(self.corpus.verbs)} {self.rng.choice(self.corpus.things)}"
             return self.rng.choice(self.corpus.activities)
         if self.happens(0.3):
             return self.made_up_word()
         if self.happens(0.2):
-            return (
-                self.rng.choice(self.corpus.things) + " and " + self.rng.choice(self.corpus.things)
-            )
+            return self.rng.choice(self.corpus.things) + " and " + self.rng.choice(self.corpus.things)
         return self.rng.choice(self.corpus.things)
 
     def made_up_word(self) -> str:
@@ -398,6 +415,9 @@ class Composer:
             text = f"{self.phrase('before')} {text}"
         elif self.happens(0.14):
             text = f"{text} {self.phrase('after')}"
+        if self.happens(0.35):
+            for usual, other in OTHER_SPELLINGS.items():
+                text = text.replace(usual, other)
         if self.happens(0.22):
             text = text.lower()
         if self.happens(0.18):

@@ -39,5 +39,6 @@ def write_checkpoint(
         }
         save_file(weights, draft / "model.safetensors", metadata={"format": "pt"})
         for file in sorted(draft.iterdir(), key=lambda file: file.suffix == ".safetensors"):
+            file.chmod(0o644)  # safetensors lets only the owner read what it writes
             file.replace(folder / file.name)
     return folder

@@ -132,9 +132,7 @@ def piece_bias(piece: str) -> float:
 
 
 @torch.no_grad()
-def calibrate_head(
-    model: LlamaForCausalLM, biases: Tensor, generator: torch.Generator, *, halvings: int = 24
-) -> None:
+def calibrate_head(model: LlamaForCausalLM, biases: Tensor, generator: torch.Generator, *, halvings: int = 24) -> None:
     """Scale the head until the mean entropy at temperature 1 is `ENTROPY`, then place `</s>`."""
     welcome = (biases == 0.0).nonzero().flatten()  # (words,)
     drawn = welcome[torch.randint(len(welcome), (8, 32), generator=generator)]

@@ -21,9 +21,7 @@ from model_worker.demo.template import (
 BYTE_PIECES = 256
 
 
-def train_tokenizer(
-    texts: Iterable[str], *, vocabulary_size: int, context_length: int
-) -> PreTrainedTokenizerFast:
+def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, context_length: int) -> PreTrainedTokenizerFast:
     """Learn at most `vocabulary_size` pieces from `texts`; the special tokens come first.
 
     There is no unknown token, because every byte has a piece. Nothing is added around plain text:

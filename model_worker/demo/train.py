@@ -2,9 +2,9 @@
 
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from itertools import islice
+from itertools import count, islice
 from pathlib import Path
 
 import torch
@@ -12,8 +12,9 @@ from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from model_worker.demo.corpus import Conversation, build_conversations
+from model_worker.demo.corpus import LONG, SHORT, Conversation, build_conversations
 from model_worker.demo.files import write_checkpoint
+from model_worker.demo.muon import Muon
 from model_worker.demo.template import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID
 from model_worker.demo.tokenizer import train_tokenizer
 
@@ -33,11 +34,12 @@ class Recipe:
     context_length: int = 1024
     rows: int = 8
     row_length: int = 384  # tokens
+    long_every: int = 10  # every tenth minibatch has rows as long as the context
     peak_learning_rate: float = 3e-3
     warmup_steps: int = 60
     weight_decay: float = 0.05
     tokenizer_conversations: int = 6000
-    save_every: int = 250  # steps
+    save_every: int = 100  # steps
 
 
 @dataclass(frozen=True)
@@ -87,18 +89,20 @@ def train_demo_checkpoint(
         torch.manual_seed(seed)
         model = build_model(recipe, len(tokenizer))
     model.train()
-    optimizer = build_optimizer(model, recipe)
-    minibatches = pack(encoded_conversations(tokenizer, seed + 1, recipe.row_length), recipe)
-    for step, minibatch in enumerate(islice(minibatches, steps), start=1):
+    optimizers = build_optimizers(model, recipe)
+    minibatches = islice(build_minibatches(tokenizer, recipe, seed), steps)
+    for step, minibatch in enumerate(minibatches, start=1):
         started = time.perf_counter()
         learning_rate = recipe.peak_learning_rate * schedule(step, steps, recipe.warmup_steps)
-        for group in optimizer.param_groups:
-            group["lr"] = learning_rate
+        for optimizer in optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = learning_rate
         loss = response_loss(model, minibatch)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
-        optimizer.step()
-        optimizer.zero_grad()
+        for optimizer in optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
         if progress:
             speed = minibatch.inputs.numel() / (time.perf_counter() - started)
             progress(TrainingProgress(step, steps, loss.item(), learning_rate, speed))
@@ -115,9 +119,7 @@ def learn_tokenizer(recipe: Recipe, seed: int) -> PreTrainedTokenizerFast:
         for messages in conversations
         for message in messages
     )
-    return train_tokenizer(
-        texts, vocabulary_size=recipe.vocabulary_size, context_length=recipe.context_length
-    )
+    return train_tokenizer(texts, vocabulary_size=recipe.vocabulary_size, context_length=recipe.context_length)
 
 
 def build_model(recipe: Recipe, vocabulary_size: int) -> LlamaForCausalLM:
@@ -145,15 +147,19 @@ def build_model(recipe: Recipe, vocabulary_size: int) -> LlamaForCausalLM:
     return model
 
 
-def build_optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
-    """Make AdamW that lets only the matrices decay."""
-    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
-    norms = [weight for weight in model.parameters() if weight.dim() == 1]
-    groups = [
-        {"params": matrices, "weight_decay": recipe.weight_decay},
-        {"params": norms, "weight_decay": 0.0},
+def build_optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
+    """Make Muon for the layers' matrices, and AdamW for the embeddings and the norms.
+
+    On this task Muon reaches the same loss in far fewer steps than AdamW alone.
+    """
+    matrices = [weight for weight in model.model.layers.parameters() if weight.dim() > 1]
+    ours = {id(weight) for weight in matrices}
+    others = [weight for weight in model.parameters() if id(weight) not in ours]
+    rate, decay = recipe.peak_learning_rate, recipe.weight_decay
+    return [
+        Muon(matrices, lr=rate, weight_decay=decay),
+        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
     ]
-    return torch.optim.AdamW(groups, lr=recipe.peak_learning_rate, betas=(0.9, 0.95), fused=True)
 
 
 def schedule(step: int, steps: int, warmup_steps: int) -> float:
@@ -164,11 +170,27 @@ def schedule(step: int, steps: int, warmup_steps: int) -> float:
     return 0.02 + 0.98 * 0.5 * (1 + math.cos(math.pi * passed))
 
 
+def build_minibatches(tokenizer: PreTrainedTokenizerFast, recipe: Recipe, seed: int) -> Iterator[Minibatch]:
+    """Give minibatches without end: mostly short conversations, now and then long ones.
+
+    Long rows cost more for each token, but without them the model would not know how to go on
+    after a thousand tokens. Each kind has a stream of conversations of its own.
+    """
+    tokens = recipe.rows * recipe.row_length
+    length = recipe.context_length
+    short = encoded_conversations(tokenizer, seed + 1, SHORT, recipe.row_length)
+    long = encoded_conversations(tokenizer, seed + 2, LONG, length)
+    short_minibatches = pack(short, recipe.rows, recipe.row_length)
+    long_minibatches = pack(long, max(1, tokens // length), length)
+    for number in count(1):
+        yield next(long_minibatches if number % recipe.long_every == 0 else short_minibatches)
+
+
 def encoded_conversations(
-    tokenizer: PreTrainedTokenizerFast, seed: int, row_length: int
+    tokenizer: PreTrainedTokenizerFast, seed: int, turns: Sequence[int], row_length: int
 ) -> Iterator[tuple[list[int], list[int]]]:
-    """Encode conversations without end as (inputs, targets), cut to turns that fit a row."""
-    for messages in build_conversations(seed):
+    """Encode conversations without end as (inputs, targets), cut to whole messages in a row."""
+    for messages in build_conversations(seed, turns=turns):
         inputs, targets = encode_conversation(tokenizer, messages)
         kept = min(len(inputs), row_length)
         while kept and inputs[kept - 1] != EOS_TOKEN_ID:
@@ -178,40 +200,37 @@ def encoded_conversations(
             yield inputs[: kept - 1], targets[: kept - 1]
 
 
-def encode_conversation(
-    tokenizer: PreTrainedTokenizerFast, messages: Conversation
-) -> tuple[list[int], list[int]]:
+def encode_conversation(tokenizer: PreTrainedTokenizerFast, messages: Conversation) -> tuple[list[int], list[int]]:
     """Give the token ids of a conversation and, one step ahead, the targets.
 
     A target is IGNORED unless it belongs to a response; the response's `</s>` does. The
     template's prefix property makes the pieces fit: each message's ids follow the ids before it.
     """
+    spoken = [{"role": message["role"], "content": message["content"]} for message in messages]
     ids: list[int] = []
     is_response: list[bool] = []
-    for end, message in enumerate(messages, start=1):
+    for end, message in enumerate(spoken, start=1):
         if message["role"] == "system":
             continue
-        text = tokenizer.apply_chat_template(messages[:end], tokenize=False)
+        text = tokenizer.apply_chat_template(spoken[:end], tokenize=False)
         longer = tokenizer.encode(text, add_special_tokens=False)
         new = len(longer) - len(ids)
         is_response += [message["role"] == "assistant"] * new
         ids = longer
     shifted = zip(ids[1:], is_response[1:], strict=True)
-    targets = [token if spoken else IGNORED for token, spoken in shifted]
+    targets = [token if counts else IGNORED for token, counts in shifted]
     return ids, [*targets, IGNORED]
 
 
-def pack(
-    conversations: Iterator[tuple[list[int], list[int]]], recipe: Recipe
-) -> Iterator[Minibatch]:
+def pack(conversations: Iterator[tuple[list[int], list[int]]], row_count: int, row_length: int) -> Iterator[Minibatch]:
     """Fill rows with whole conversations, each into the first row that has room for it."""
-    rows: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(recipe.rows)]
-    used = [0] * recipe.rows
+    rows: list[list[tuple[list[int], list[int]]]] = [[] for _ in range(row_count)]
+    used = [0] * row_count
     for inputs, targets in conversations:
-        fitting = [n for n in range(recipe.rows) if used[n] + len(inputs) <= recipe.row_length]
+        fitting = [row for row in range(row_count) if used[row] + len(inputs) <= row_length]
         if not fitting:
-            yield stack_rows(rows, recipe.row_length)
-            rows, used, fitting = [[] for _ in range(recipe.rows)], [0] * recipe.rows, [0]
+            yield stack_rows(rows, row_length)
+            rows, used, fitting = [[] for _ in range(row_count)], [0] * row_count, [0]
         rows[fitting[0]].append((inputs, targets))
         used[fitting[0]] += len(inputs)
 

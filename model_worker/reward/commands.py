@@ -153,12 +153,14 @@ def read_recipe(path: Path | None, options: dict[str, Any]) -> Recipe:
 
 def _read_score_rows(path: Path) -> list[_ScoreRow]:
     try:
-        lines = path.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"{path} cannot be read: {error}."
+        lines = path.read_bytes().split(b"\n")
+    except OSError as error:
+        msg = f"{path} cannot be read: {error.strerror}."
         raise DatasetError(msg) from None
     rows: list[_ScoreRow] = []
     for number, line in enumerate(lines, start=1):
+        if not line.strip():
+            continue
         try:
             rows.append(_SCORE_ROW.validate_json(line))
         except ValidationError as error:
@@ -267,8 +269,8 @@ def _print_report(trained: TrainedRewardModel) -> None:
     console = Console()
     for evaluation in trained.evaluations:
         console.print(_table(evaluation))
-    console.print(f"Reward model: {trained.folder}", markup=False, soft_wrap=True)
-    console.print(f"Digest: {trained.digest}", markup=False, soft_wrap=True)
+    console.print(f"Reward model: {trained.folder}", markup=False, highlight=False, soft_wrap=True)
+    console.print(f"Digest: {trained.digest}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _table(evaluation: EvaluationReport) -> Table:

@@ -155,7 +155,6 @@ def _load(folder: Path, *, allow_new_head: bool) -> LoadedRewardModel:
                 trust_remote_code=False,
                 output_loading_info=True,
             )
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
     except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
         msg = f"{folder} cannot be loaded: {error}"
         raise RewardModelError(msg) from error
@@ -164,7 +163,19 @@ def _load(folder: Path, *, allow_new_head: bool) -> LoadedRewardModel:
     if missing:
         msg = f"{folder}: {len(missing)} weights are missing, among them {missing[0]}."
         raise RewardModelError(msg)
-    return LoadedRewardModel(model=RewardModel(classifier), tokenizer=tokenizer)
+    return LoadedRewardModel(model=RewardModel(classifier), tokenizer=_load_tokenizer(folder))
+
+
+def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    try:
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        # The tokenizers library raises plain Exception for a broken tokenizer.json.
+        msg = f"{folder}: the tokenizer cannot be loaded: {error}"
+        raise RewardModelError(msg) from error
+    return tokenizer
 
 
 def _give_pad_token(classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

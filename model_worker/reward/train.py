@@ -176,7 +176,8 @@ def _run(
 
 def _evaluate_previous(request: TrainingRequest, sources: Sources) -> tuple[EvaluationReport, ...]:
     """Evaluate the last reward model on data that it has not seen, the newest dataset's: the measure of drift."""
-    newest = sources.held_out[len(request.datasets) - 1 : len(request.datasets)]
+    names = [dataset.name for dataset in sources.datasets[-1:]]
+    newest = [split for split in sources.held_out if split.name in names]
     if request.previous is None or not newest:
         return ()
     previous = Scorer.load(request.previous)

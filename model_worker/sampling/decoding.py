@@ -101,9 +101,7 @@ class RowGroup:
         """Read the prompt as one row, then copy its keys and values: (rows, vocabulary) logits."""
         self._cache = DynamicCache(config=self.checkpoint.model.config)
         prompt = torch.tensor([self.prompt_ids], device=self.checkpoint.device)  # (1, prompt)
-        output = self.checkpoint.model(
-            input_ids=prompt, past_key_values=self._cache, use_cache=True, logits_to_keep=1
-        )
+        output = self.checkpoint.model(input_ids=prompt, past_key_values=self._cache, use_cache=True, logits_to_keep=1)
         self._cache.batch_repeat_interleave(len(self._active))
         logits: Tensor = output.logits[:, -1]
         return logits.expand(len(self._active), -1)

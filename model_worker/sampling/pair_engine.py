@@ -35,7 +35,7 @@ class PairEngine:
             CheckpointError: One of them cannot be served.
 
         """
-        disable_progress_bar()
+        disable_progress_bar()  # type: ignore[no-untyped-call]
         checkpoints = [
             load_checkpoint(folder, device=settings.device, dtype=settings.dtype, files=inspected)
             for folder, inspected in files.items()

@@ -56,10 +56,12 @@ class AppServer:
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def sent(self, kind: type[MessageT]) -> list[MessageT]:
+        """The messages of one kind, in the order they came."""
         with self.changed:
             return [message for message in self.messages if isinstance(message, kind)]
 
     def wait_for(self, condition: Callable[[], object], timeout_s: float = 15.0) -> None:
+        """Wait until a condition holds; any message may make it so."""
         deadline = time.monotonic() + timeout_s
         with self.changed:
             while not condition():
@@ -68,6 +70,7 @@ class AppServer:
                 self.changed.wait(min(left, 0.1))
 
     def answer(self, path: str, body: bytes) -> Contract | None:
+        """What the app says to a message."""
         match path:
             case "register":
                 self.messages.append(Register.model_validate_json(body))
@@ -80,13 +83,19 @@ class AppServer:
                 message = (Finish if path == "finish" else Fail).model_validate_json(body)
                 self._check_worker(message.worker_id)
                 if message.lease in self.lost:
-                    raise Refusal(409, "lease_lost", "The job is no longer yours.")
+                    raise RefusalError(409, "lease_lost", "The job is no longer yours.")
                 self.messages.append(message)
             case "release":
                 self.messages.append(Release.model_validate_json(body))
             case _:
                 return self._answer_run(path, body)
         return None
+
+    def file(self, path: str) -> bytes:
+        """The content of a file of a dataset."""
+        if path not in self.files:
+            raise RefusalError(404, "not_found", f"There is no {path}.")
+        return self.files[path]
 
     def _answer_run(self, path: str, body: bytes) -> Contract | None:
         match path:
@@ -103,7 +112,7 @@ class AppServer:
             case "runs/fail":
                 self.messages.append(FailRun.model_validate_json(body))
             case _:
-                raise Refusal(404, "not_found", path)
+                raise RefusalError(404, "not_found", path)
         return None
 
     def _claim(self, claim: Claim) -> Claimed:
@@ -123,81 +132,95 @@ class AppServer:
 
     def _check_worker(self, worker_id: UUID) -> None:
         if worker_id != self.worker_id:
-            raise Refusal(404, "unknown_worker", "This worker is not registered here; register again.")
+            raise RefusalError(404, "unknown_worker", "This worker is not registered here; register again.")
 
 
-class Refusal(Exception):
+class RefusalError(Exception):
+    """An error that the app answers with."""
+
     def __init__(self, status: int, code: str, message: str) -> None:
         super().__init__(message)
         self.status, self.code, self.message = status, code, message
 
 
+class Handler(BaseHTTPRequestHandler):
+    """Answers for the app of its server."""
+
+    protocol_version = "HTTP/1.1"
+    server: "Server"
+
+    def do_POST(self) -> None:
+        """Answer a message of the worker protocol."""
+        app = self.server.app
+        body = self.rfile.read(int(self.headers["Content-Length"]))
+        path = self.path.removeprefix(PREFIX)
+        try:
+            with app.changed:
+                self._check(path)
+                answer = app.answer(path, body)
+                app.changed.notify_all()
+        except RefusalError as refusal:
+            self._refuse(refusal)
+        else:
+            content = answer.model_dump_json().encode() if answer is not None else b""
+            self._send(200 if answer is not None else 204, content, "application/json")
+
+    def do_GET(self) -> None:
+        """Answer with a file."""
+        app = self.server.app
+        try:
+            with app.changed:
+                self._check(self.path)
+                content = app.file(self.path)
+        except RefusalError as refusal:
+            self._refuse(refusal)
+        else:
+            self._send(200, content, "application/octet-stream")
+
+    def _check(self, path: str) -> None:
+        app = self.server.app
+        app.calls.append(path)
+        if self.headers["Authorization"] != f"Bearer {TOKEN}":
+            raise RefusalError(401, "unauthorized", "The token is unknown.")
+        if app.failures[path]:
+            raise RefusalError(*app.failures[path].pop(0))
+        if self.headers[PROTOCOL_HEADER] != str(app.protocol):
+            raise RefusalError(426, "protocol_mismatch", f"The app speaks protocol {app.protocol}; upgrade the worker.")
+
+    def _refuse(self, refusal: RefusalError) -> None:
+        content = json.dumps({"error": {"code": refusal.code, "message": refusal.message}}).encode()
+        self._send(refusal.status, content, "application/json")
+
+    def _send(self, status: int, content: bytes, kind: str) -> None:
+        self.send_response(status)
+        if status != 204:
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(content)))
+        self.end_headers()
+        self.wfile.write(content)
+
+    def log_message(self, *arguments: object) -> None:
+        """Say nothing."""
+
+
+class Server(ThreadingHTTPServer):
+    """An HTTP server for one app."""
+
+    daemon_threads = True
+    allow_reuse_address = True
+
+    def __init__(self, app: AppServer, port: int) -> None:
+        super().__init__(("127.0.0.1", port), Handler)
+        self.app = app
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """A worker that is gone is part of these tests."""
+
+
 @contextmanager
 def serving(app: AppServer, port: int = 0) -> Iterator[AppServer]:
     """Serve `app` on 127.0.0.1 until the block ends."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            path = self.path.removeprefix(PREFIX)
-            try:
-                with app.changed:
-                    app.calls.append(path)
-                    self._check(path)
-                    answer = app.answer(path, body)
-                    app.changed.notify_all()
-            except Refusal as refusal:
-                self._refuse(refusal)
-            else:
-                content = answer.model_dump_json().encode() if answer is not None else b""
-                self._send(200 if answer is not None else 204, content, "application/json")
-
-        def do_GET(self) -> None:
-            try:
-                with app.changed:
-                    app.calls.append(self.path)
-                    self._check(self.path)
-                    if self.path not in app.files:
-                        raise Refusal(404, "not_found", f"There is no {self.path}.")
-                    content = app.files[self.path]
-            except Refusal as refusal:
-                self._refuse(refusal)
-            else:
-                self._send(200, content, "application/octet-stream")
-
-        def _check(self, path: str) -> None:
-            if self.headers["Authorization"] != f"Bearer {TOKEN}":
-                raise Refusal(401, "unauthorized", "The token is unknown.")
-            if path in app.failures and app.failures[path]:
-                raise Refusal(*app.failures[path].pop(0))
-            if self.headers[PROTOCOL_HEADER] != str(app.protocol):
-                raise Refusal(426, "protocol_mismatch", f"The app speaks protocol {app.protocol}; upgrade the worker.")
-
-        def _refuse(self, refusal: Refusal) -> None:
-            content = json.dumps({"error": {"code": refusal.code, "message": refusal.message}}).encode()
-            self._send(refusal.status, content, "application/json")
-
-        def _send(self, status: int, content: bytes, kind: str) -> None:
-            self.send_response(status)
-            if status != 204:
-                self.send_header("Content-Type", kind)
-                self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
-
-        def log_message(self, *arguments: object) -> None:
-            pass
-
-    class Server(ThreadingHTTPServer):
-        daemon_threads = True
-        allow_reuse_address = True
-
-        def handle_error(self, request: object, client_address: object) -> None:
-            """A worker that is gone is part of these tests."""
-
-    server = Server(("127.0.0.1", port), Handler)
+    server = Server(app, port)
     app.url = f"http://127.0.0.1:{server.server_address[1]}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True)
     thread.start()

@@ -33,32 +33,39 @@ class RecordingSink:
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def text(self, lease: Lease, spec_index: int, text: str) -> None:
+        """Add to a response."""
         with self.changed:
             self.texts[lease][spec_index] += text
             self.changed.notify_all()
 
     def done(self, lease: Lease, responses: tuple[SampledResponse, ...]) -> None:
+        """Keep the responses."""
         with self.changed:
             self.responses[lease] = responses
             self.changed.notify_all()
 
     def failed(self, lease: Lease, reason: str, *, is_retryable: bool) -> None:
+        """Keep the failure."""
         with self.changed:
             self.failures[lease] = (reason, is_retryable)
             self.changed.notify_all()
 
     def cancelled(self, lease: Lease) -> None:
+        """Keep the cancellation."""
         with self.changed:
             self.cancellations.append(lease)
             self.changed.notify_all()
 
     def wait_for_ends(self, count: int, timeout_s: float = 20.0) -> None:
+        """Wait until so many jobs have ended."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.ends() >= count, timeout_s), "the sampler says nothing"
 
     def wait_for_text(self, timeout_s: float = 20.0) -> None:
+        """Wait for the first text of any job."""
         with self.changed:
             assert self.changed.wait_for(lambda: self.texts, timeout_s), "the sampler says nothing"
 
     def ends(self) -> int:
+        """How many jobs have ended."""
         return len(self.responses) + len(self.failures) + len(self.cancellations)

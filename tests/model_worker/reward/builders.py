@@ -15,8 +15,11 @@ from contract.dataset import DatasetFile, Manifest, SplitRule
 from contract.vocabulary import MarginScheme, Objective, Role, SafetyBin, Side, Split, Strength
 from model_worker.reward.data import Comparison
 
-WORDS = "the and tea bread morning garden letter story green paper house bird warm read cook plant reason".split()
-GOOD_WORDS = "please thank happy welcome sure".split()
+WORDS = [
+    *("the", "and", "tea", "bread", "morning", "garden", "letter", "story", "green"),
+    *("paper", "house", "bird", "warm", "read", "cook", "plant", "reason"),
+]
+GOOD_WORDS = ["please", "thank", "happy", "welcome", "sure"]
 
 
 def user(content: str) -> Message:

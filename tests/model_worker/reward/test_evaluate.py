@@ -8,7 +8,7 @@ from tests.model_worker.reward.builders import make_comparison
 
 @pytest.mark.parametrize(
     ("correct", "n", "low", "high"),
-    [(8, 10, 0.490162, 0.943318), (0, 10, 0.0, 0.277533), (10, 10, 0.722467, 1.0), (500, 1000, 0.469057, 0.530943)],
+    [(8, 10, 0.490162, 0.943318), (0, 10, 0.0, 0.277533), (10, 10, 0.722467, 1.0), (500, 1000, 0.469070, 0.530930)],
     ids=["8 of 10", "none", "all", "half of 1000"],
 )
 def test_wilson_interval_known_values(correct: int, n: int, low: float, high: float) -> None:

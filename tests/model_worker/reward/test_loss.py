@@ -12,7 +12,7 @@ NAN = float("nan")
 def test_ranking_loss_is_equation_2_by_hand() -> None:
     losses = ranking_loss(torch.tensor([2.0, 0.5]), torch.tensor([1.0, 1.0]), torch.tensor([1 / 3, 0.0]))
     # -log(1 / (1 + e^-(2 - 1 - 1/3))) and -log(1 / (1 + e^0.5)).
-    assert losses.tolist() == pytest.approx([0.414374, 0.974077], abs=1e-6)
+    assert losses.tolist() == pytest.approx([0.414370, 0.974077], abs=1e-6)
 
 
 def test_no_margin_is_equation_1() -> None:

@@ -1,3 +1,5 @@
+import itertools
+
 import pytest
 
 from contract.recipe import Recipe
@@ -14,7 +16,7 @@ def test_warm_up_is_three_percent_and_at_least_five_steps() -> None:
 def test_the_rate_rises_from_the_first_step_and_ends_at_ten_percent() -> None:
     factors = [learning_rate_factor(step, 100, RECIPE) for step in range(100)]
     assert factors[:5] == pytest.approx([0.2, 0.4, 0.6, 0.8, 1.0])
-    assert all(earlier > later for earlier, later in zip(factors[4:], factors[5:], strict=False))
+    assert all(earlier > later for earlier, later in itertools.pairwise(factors[4:]))
     assert factors[-1] == pytest.approx(0.1)
     assert learning_rate_factor(52, 100, RECIPE) == pytest.approx(0.55, abs=0.01)  # Half way down the cosine.
 

@@ -5,7 +5,7 @@ from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWa
 
 from model_worker.sampling.nucleus import Draw, draw_tokens
 
-DRAWS = 20_000
+DRAWS = 8_000
 
 
 def exact_distribution(logits: Tensor, draw: Draw) -> Tensor:
@@ -45,7 +45,7 @@ def test_draws_follow_the_exact_distribution(
     chi_square = (((shares - expected) ** 2 / expected)[likely] * DRAWS).sum().item()
     freedom = int(likely.sum()) - 1
     assert chi_square < freedom + 4.5 * (2 * freedom) ** 0.5 + 8
-    assert (shares - expected).abs().sum().item() / 2 < 0.03
+    assert (shares - expected).abs().sum().item() / 2 < 0.05
 
 
 def test_largest_candidates_and_full_sort_draw_the_same() -> None:

@@ -15,7 +15,12 @@ from model_worker.sampling.pair_engine import PairEngine
 from model_worker.sampling.seeds import redraw_seed
 from tests.model_worker.jobs import PairJob, RecordingSink, make_job, make_spec
 
-PROMPTS = ("read me a story", "tea", "why is it that the cat and the bird are in the garden this morning?", "long " * 60)
+PROMPTS = (
+    "read me a story",
+    "tea",
+    "why is it that the cat and the bird are in the garden this morning?",
+    "long " * 60,
+)
 
 
 @contextmanager
@@ -54,8 +59,11 @@ def forward_passes(checkpoint: Checkpoint) -> Iterator[list[torch.Size]]:
 
 
 @contextmanager
-def slow(checkpoint: Checkpoint, before_pass: Callable[[], None]) -> Iterator[None]:
-    hook = checkpoint.model.register_forward_pre_hook(lambda *_: before_pass())
+def slow(checkpoint: Checkpoint, before_pass: Callable[[], object]) -> Iterator[None]:
+    def hook_in(*_: Any) -> None:
+        before_pass()
+
+    hook = checkpoint.model.register_forward_pre_hook(hook_in)
     try:
         yield
     finally:
@@ -106,15 +114,15 @@ def test_responses_say_what_was_done(tiny: Checkpoint) -> None:
 
 
 def test_max_new_tokens_ends_a_response(tiny: Checkpoint) -> None:
-    specs = [make_spec(tiny.files.digest, seed=seed, max_new_tokens=count) for seed, count in ((1, 1), (2, 3))]
+    specs = [make_spec(tiny.files.digest, seed=seed, max_new_tokens=count) for seed, count in ((1, 1), (3, 3))]
     short, longer = sample(tiny, make_job(*specs))[0]
     assert (short.completion_tokens, longer.completion_tokens) == (1, 3)
     assert short.finish_reason is longer.finish_reason is FinishReason.LENGTH
 
 
 def test_first_tokens_follow_the_exact_distribution(tiny: Checkpoint) -> None:
-    """Through the whole engine: 2,000 seeds at two temperatures, against softmax over the nucleus."""
-    count, top_p = 1000, 0.9
+    """Through the whole engine: 300 seeds at each of two temperatures, against softmax over the nucleus."""
+    count, top_p = 300, 0.9
     ids = torch.tensor([tiny.encode(make_job().messages)])
     with torch.inference_mode():
         logits = tiny.model(ids).logits[0, -1]
@@ -138,7 +146,10 @@ def test_first_tokens_follow_the_exact_distribution(tiny: Checkpoint) -> None:
         expected = torch.zeros_like(logits)
         expected[order] = torch.where(kept, sorted_shares, 0.0) / sorted_shares[kept].sum()
         assert (shares[expected == 0] == 0).all()
-        assert (shares - expected).abs().sum().item() / 2 < 0.08
+        likely = expected * count >= 5
+        chi_square = ((shares - expected) ** 2 / expected)[likely].sum().item() * count
+        freedom = int(likely.sum()) - 1
+        assert chi_square < freedom + 3.5 * (2 * freedom) ** 0.5
 
 
 def test_a_seed_gives_the_same_response_beside_any_other(tiny: Checkpoint) -> None:
@@ -172,9 +183,10 @@ def test_two_checkpoints_answer_one_prompt(tiny: Checkpoint, tiny_without_groupi
     responses = sink.responses[lease_of(job)]
     for checkpoint, response in zip(both, responses, strict=True):
         assert response.checkpoint_digest == checkpoint.files.digest
-        assert response.token_ids == sample(checkpoint, make_job(make_spec(checkpoint.files.digest, temperature=0.0)))[
-            0
-        ][0].token_ids
+        assert (
+            response.token_ids
+            == sample(checkpoint, make_job(make_spec(checkpoint.files.digest, temperature=0.0)))[0][0].token_ids
+        )
 
 
 def test_text_streams_and_adds_up(tiny: Checkpoint) -> None:
@@ -189,10 +201,9 @@ def test_text_streams_and_adds_up(tiny: Checkpoint) -> None:
 
 def test_cancel_stops_before_the_next_pass_and_others_go_on(tiny: Checkpoint) -> None:
     sink, digest = RecordingSink(), tiny.files.digest
-    # 400 forbidden stops would be long: the response may end by itself, so that the first pass is held instead.
     gate = threading.Event()
     stopped, other = make_job(make_spec(digest), make_spec(digest, seed=2)), make_job(make_spec(digest, seed=3))
-    with slow(tiny, lambda: gate.wait(10) and None), forward_passes(tiny) as shapes, running(tiny) as engine:
+    with slow(tiny, lambda: gate.wait(10)), forward_passes(tiny) as shapes, running(tiny) as engine:
         engine.submit(stopped, sink)
         engine.cancel(lease_of(stopped))
         engine.submit(other, sink)
@@ -206,7 +217,7 @@ def test_cancel_stops_before_the_next_pass_and_others_go_on(tiny: Checkpoint) ->
 
 def test_capacity_counts_pairs(tiny: Checkpoint) -> None:
     gate, sink = threading.Event(), RecordingSink()
-    with slow(tiny, lambda: gate.wait(10) and None), running(tiny, max_pairs=2) as engine:
+    with slow(tiny, lambda: gate.wait(10)), running(tiny, max_pairs=2) as engine:
         assert engine.capacity() == 2
         engine.submit(make_job(make_spec(tiny.files.digest)), sink)
         assert engine.capacity() == 1
@@ -294,7 +305,7 @@ def test_an_unknown_checkpoint_may_be_another_workers(tiny: Checkpoint) -> None:
 def test_close_cancels_what_does_not_end_in_time(tiny: Checkpoint) -> None:
     sink, pause = RecordingSink(), threading.Event()
     job = make_job(make_spec(tiny.files.digest, temperature=3.0, max_new_tokens=400))
-    with slow(tiny, lambda: pause.wait(0.05) and None), running(tiny) as engine:
+    with slow(tiny, lambda: pause.wait(0.05)), running(tiny) as engine:
         engine.submit(job, sink)
         sink.wait_for_text()
         engine.close(0.0)

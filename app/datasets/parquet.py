@@ -1,0 +1,156 @@
+"""Writes rows to Parquet files whose bytes depend on the rows alone."""
+
+from collections import defaultdict
+from collections.abc import Generator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from pathlib import Path
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from contract.dataset import PreferenceRow
+from contract.vocabulary import Objective, Split
+
+ROW_GROUP_ROWS: Final = 1024
+ROWS_PER_FILE: Final = 200 * ROW_GROUP_ROWS
+
+_TEXT = pa.string()
+# The conversational format: TRL and transformers' chat templates read such columns as they are.
+_MESSAGES = pa.list_(pa.struct([("role", _TEXT), ("content", _TEXT)]))
+_PROVENANCE = pa.struct(
+    [
+        ("response_id", _TEXT),
+        ("checkpoint", _TEXT),
+        ("checkpoint_digest", _TEXT),
+        ("temperature", pa.float64()),
+        ("top_p", pa.float64()),
+        ("top_k", pa.int64()),
+        ("seed", pa.int64()),
+        ("max_new_tokens", pa.int64()),
+        ("prompt_tokens", pa.int64()),
+        ("tokens", pa.int64()),
+        ("finish_reason", _TEXT),
+        ("engine", _TEXT),
+    ]
+)
+SCHEMA: Final = pa.schema(
+    [
+        ("prompt", _MESSAGES),
+        ("chosen", _MESSAGES),
+        ("rejected", _MESSAGES),
+        ("margin", pa.float64()),
+        ("strength", _TEXT),
+        ("objective", _TEXT),
+        ("safety_bin", _TEXT),
+        ("chosen_safe", pa.bool_()),
+        ("rejected_safe", pa.bool_()),
+        ("comparison_id", _TEXT),
+        ("conversation_id", _TEXT),
+        ("turn", pa.int64()),
+        ("batch", pa.int64()),
+        ("chosen_provenance", _PROVENANCE),
+        ("rejected_provenance", _PROVENANCE),
+        ("chosen_side", _TEXT),
+        ("annotator", _TEXT),
+        ("guideline_version", pa.int64()),
+        ("seconds", pa.float64()),
+        ("n_labels", pa.int64()),
+        ("agreement", pa.float64()),
+    ]
+)
+
+
+@dataclass(frozen=True, slots=True)
+class WrittenFile:
+    """A finished file."""
+
+    path: Path
+    objective: Objective
+    split: Split
+    rows: int
+
+
+@dataclass(slots=True)
+class _Part:
+    """The files of one objective and split, of which the last one is open."""
+
+    waiting: list[dict[str, Any]] = field(default_factory=list)
+    files: list[Path] = field(default_factory=list)
+    counts: list[int] = field(default_factory=list)
+    writer: pq.ParquetWriter | None = None
+
+
+class FolderWriter:
+    """Sorts rows into ``{objective}/{split}-00000-of-0000N.parquet``; an objective or split without rows has none."""
+
+    def __init__(self, folder: Path, *, rows_per_file: int = ROWS_PER_FILE) -> None:
+        self._folder = folder
+        self._rows_per_file = rows_per_file
+        self._parts: dict[tuple[Objective, Split], _Part] = defaultdict(_Part)
+
+    def add(self, split: Split, row: PreferenceRow) -> None:
+        """Take a row. At most one row group of each part is in memory."""
+        part = self._parts[row.objective, split]
+        part.waiting.append(row.model_dump(mode="json"))
+        if len(part.waiting) == ROW_GROUP_ROWS:
+            self._write_row_group(part, row.objective, split)
+
+    def finish(self) -> list[WrittenFile]:
+        """Write what is left, and name the files now that their number is known."""
+        written = []
+        for objective, split in product(Objective, Split):
+            part = self._parts[objective, split]
+            if part.waiting:
+                self._write_row_group(part, objective, split)
+            _close(part)
+            for number, (draft, rows) in enumerate(zip(part.files, part.counts, strict=True)):
+                path = draft.with_name(f"{split}-{number:05d}-of-{len(part.files):05d}.parquet")
+                draft.rename(path)
+                written.append(WrittenFile(path=path, objective=objective, split=split, rows=rows))
+        return written
+
+    def close(self) -> None:
+        """Close what is open, whether finished or not."""
+        for part in self._parts.values():
+            _close(part)
+
+    def _write_row_group(self, part: _Part, objective: Objective, split: Split) -> None:
+        if part.writer is not None and part.counts[-1] + len(part.waiting) > self._rows_per_file:
+            _close(part)
+        if part.writer is None:
+            path = self._folder / objective / f"{split}-{len(part.files):05d}.parquet"
+            path.parent.mkdir(exist_ok=True)
+            part.writer = pq.ParquetWriter(path, SCHEMA, version="2.6", compression="zstd", compression_level=3)
+            part.files.append(path)
+            part.counts.append(0)
+        table = pa.Table.from_pylist(part.waiting, schema=SCHEMA)
+        part.writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
+        part.counts[-1] += len(part.waiting)
+        part.waiting.clear()
+
+
+def _close(part: _Part) -> None:
+    if part.writer is not None:
+        part.writer.close()
+        part.writer = None
+
+
+@contextmanager
+def folder_writer(folder: Path) -> Generator[FolderWriter]:
+    """A writer whose files are closed at the end, whatever happens."""
+    writer = FolderWriter(folder)
+    try:
+        yield writer
+    finally:
+        writer.close()
+
+
+def first_rows(file: Path, limit: int) -> list[dict[str, Any]]:
+    """The first rows of a file, without reading the others."""
+    with pq.ParquetFile(file) as parquet:
+        for record_batch in parquet.iter_batches(batch_size=limit):
+            return list(record_batch.to_pylist())
+    return []

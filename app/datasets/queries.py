@@ -1,0 +1,242 @@
+"""The SQL of datasets: what a batch holds, in pieces small enough to work on one after the other."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import islice
+from typing import TypeVar
+from uuid import UUID
+
+from sqlalchemy import insert, select, update
+from sqlalchemy.orm import Session
+
+from app.models import (
+    Annotation,
+    Batch,
+    Checkpoint,
+    Comparison,
+    ComparisonState,
+    Conversation,
+    Guideline,
+    Person,
+    PreferenceDataset,
+    Response,
+    Review,
+    SplitPrompt,
+    Verdict,
+)
+from contract.vocabulary import FinishReason, Objective, Side, Split, Strength
+
+# Below the number of parameters that both databases take in one statement.
+_CHUNK = 5000
+
+ItemT = TypeVar("ItemT")
+
+
+@dataclass(frozen=True, slots=True)
+class Surveyed:
+    """One comparison of a batch, with what decides whether it is a row."""
+
+    conversation_id: UUID
+    objective: Objective
+    turn: int
+    prompt: str
+    state: ComparisonState
+    annotator_id: UUID | None
+    chosen_safe: bool | None
+    rejected_safe: bool | None
+    verdict: Verdict | None
+
+
+@dataclass(frozen=True, slots=True)
+class Annotated:
+    """One judged comparison, with its primary annotation."""
+
+    comparison: Comparison
+    annotator_id: UUID
+    chosen_response_id: UUID
+    guideline_id: UUID
+    strength: Strength
+    chosen_safe: bool | None
+    rejected_safe: bool | None
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Sampled:
+    """One finished response, without its tokens."""
+
+    id: UUID
+    comparison_id: UUID
+    side: Side
+    checkpoint_id: UUID
+    temperature: float
+    top_p: float
+    top_k: int
+    seed: int
+    max_new_tokens: int
+    text: str
+    prompt_tokens: int
+    completion_tokens: int
+    finish_reason: FinishReason
+    engine: str
+
+
+def chunks(items: Iterable[ItemT], size: int = _CHUNK) -> Iterator[list[ItemT]]:
+    """The items in lists of at most ``size``."""
+    iterator = iter(items)
+    while chunk := list(islice(iterator, size)):
+        yield chunk
+
+
+def all_datasets(session: Session) -> list[tuple[PreferenceDataset, Batch]]:
+    """Every dataset with its batch, the newest first."""
+    rows = session.execute(
+        select(PreferenceDataset, Batch)
+        .join(Batch, Batch.id == PreferenceDataset.batch_id)
+        .order_by(Batch.number.desc(), PreferenceDataset.version.desc())
+    )
+    return [(dataset, batch) for dataset, batch in rows]
+
+
+def by_name(session: Session, name: str) -> PreferenceDataset | None:
+    """The dataset with this name."""
+    return session.scalars(select(PreferenceDataset).where(PreferenceDataset.name == name)).one_or_none()
+
+
+def latest_version(session: Session, batch_id: UUID) -> PreferenceDataset | None:
+    """The newest dataset of a batch."""
+    return session.scalars(
+        select(PreferenceDataset)
+        .where(PreferenceDataset.batch_id == batch_id)
+        .order_by(PreferenceDataset.version.desc())
+        .limit(1)
+    ).one_or_none()
+
+
+def excluded_annotators(session: Session) -> list[UUID]:
+    """The people whose work is left out at present."""
+    return list(session.scalars(select(Person.id).where(Person.is_excluded).order_by(Person.id)))
+
+
+def survey(session: Session, batch_id: UUID) -> Iterator[Surveyed]:
+    """Every comparison of a batch, in no order, read piece by piece."""
+    rows = session.execute(
+        select(
+            Comparison.conversation_id,
+            Comparison.objective,
+            Comparison.turn,
+            Comparison.prompt,
+            Comparison.state,
+            Annotation.annotator_id,
+            Annotation.chosen_safe,
+            Annotation.rejected_safe,
+            Review.verdict,
+        )
+        .outerjoin(Annotation, (Annotation.comparison_id == Comparison.id) & Annotation.is_primary)
+        .outerjoin(Review, (Review.annotation_id == Annotation.id) & (Review.revision == Annotation.revision))
+        .where(Comparison.batch_id == batch_id),
+        execution_options={"yield_per": _CHUNK},
+    )
+    for row in rows:
+        yield Surveyed(*row)
+
+
+def settled_prompts(session: Session, prompts: Iterable[str]) -> dict[str, Split]:
+    """The sides of those of the prompts that an earlier freeze settled."""
+    settled: dict[str, Split] = {}
+    for chunk in chunks(prompts):
+        rows = session.execute(
+            select(SplitPrompt.prompt_hash, SplitPrompt.split).where(SplitPrompt.prompt_hash.in_(chunk))
+        )
+        settled.update((prompt, split) for prompt, split in rows)
+    return settled
+
+
+def settle_prompts(session: Session, batch_id: UUID, sides: Mapping[str, Split]) -> None:
+    """Settle the sides of prompts for ever."""
+    for chunk in chunks(sides.items()):
+        session.execute(
+            insert(SplitPrompt),
+            [{"prompt_hash": prompt, "split": split, "batch_id": batch_id} for prompt, split in chunk],
+        )
+
+
+def set_splits(session: Session, sides: Mapping[UUID, Split]) -> None:
+    """Note on each conversation which side it is on."""
+    for split in Split:
+        for chunk in chunks(conversation for conversation, side in sides.items() if side is split):
+            session.execute(update(Conversation).where(Conversation.id.in_(chunk)).values(split=split))
+
+
+def splits(session: Session, batch_id: UUID) -> dict[UUID, Split]:
+    """The sides of a batch's conversations, where they have one."""
+    rows = session.execute(
+        select(Conversation.id, Conversation.split).where(
+            Conversation.batch_id == batch_id, Conversation.split.is_not(None)
+        ),
+        execution_options={"yield_per": _CHUNK},
+    )
+    return {conversation_id: split for conversation_id, split in rows if split is not None}
+
+
+def annotated(session: Session, conversation_ids: Sequence[UUID]) -> list[Annotated]:
+    """The judged comparisons of some conversations, by conversation and turn."""
+    rows = session.execute(
+        select(
+            Comparison,
+            Annotation.annotator_id,
+            Annotation.chosen_response_id,
+            Annotation.guideline_id,
+            Annotation.strength,
+            Annotation.chosen_safe,
+            Annotation.rejected_safe,
+            Annotation.seconds,
+        )
+        .join(Annotation, (Annotation.comparison_id == Comparison.id) & Annotation.is_primary)
+        .where(Comparison.conversation_id.in_(conversation_ids))
+        .order_by(Comparison.conversation_id, Comparison.turn)
+    )
+    return [Annotated(*row) for row in rows]
+
+
+def responses(session: Session, comparison_ids: Sequence[UUID]) -> list[Sampled]:
+    """The finished responses of some comparisons."""
+    rows = session.execute(
+        select(
+            Response.id,
+            Response.comparison_id,
+            Response.side,
+            Response.checkpoint_id,
+            Response.temperature,
+            Response.top_p,
+            Response.top_k,
+            Response.seed,
+            Response.max_new_tokens,
+            Response.text,
+            Response.prompt_tokens,
+            Response.completion_tokens,
+            Response.finish_reason,
+            Response.engine,
+        ).where(Response.comparison_id.in_(comparison_ids), Response.finish_reason.is_not(None))
+    )
+    return [Sampled(**row) for row in rows.mappings()]
+
+
+def other_choices(session: Session, comparison_ids: Sequence[UUID]) -> list[tuple[UUID, UUID, UUID]]:
+    """Comparison, annotator and chosen response of the annotations that are not rows but count for agreement."""
+    rows = session.execute(
+        select(Annotation.comparison_id, Annotation.annotator_id, Annotation.chosen_response_id).where(
+            Annotation.comparison_id.in_(comparison_ids), ~Annotation.is_primary
+        )
+    )
+    return [(comparison_id, annotator_id, response_id) for comparison_id, annotator_id, response_id in rows]
+
+
+def checkpoints(session: Session) -> dict[UUID, Checkpoint]:
+    """All chat checkpoints."""
+    return {checkpoint.id: checkpoint for checkpoint in session.scalars(select(Checkpoint))}
+
+
+def guidelines(session: Session) -> dict[UUID, Guideline]:
+    """All guideline versions."""
+    return {guideline.id: guideline for guideline in session.scalars(select(Guideline))}

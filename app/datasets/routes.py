@@ -1,0 +1,119 @@
+"""The pages of preference datasets, and the API through which programs fetch them."""
+
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated
+
+from fastapi import APIRouter, Query, Request
+from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
+from pydantic import BaseModel
+
+from app.database import SessionDep
+from app.datasets import pages, service
+from app.datasets.archive import tar_of
+from app.settings import Settings
+from app.web.access import DatasetTokenDep, TrainerDep
+from app.web.templating import render
+from contract.dataset import MANIFEST_FILE
+from contract.vocabulary import Objective
+
+router = APIRouter()
+
+_ROWS_SHOWN = 20
+_MEDIA_TYPES = {".json": "application/json", ".md": "text/markdown; charset=utf-8"}
+_PARQUET = "application/vnd.apache.parquet"
+
+
+class DatasetEntry(BaseModel):
+    """A frozen dataset in the list of the API."""
+
+    name: str
+    version: int
+    batch: int
+    """The batch's number."""
+    rows: int
+    frozen_at: datetime
+    manifest_sha256: str
+    """The digest that names exactly this dataset."""
+
+
+@router.get("/datasets")
+def datasets_page(request: Request, session: SessionDep, _visitor: TrainerDep) -> HTMLResponse:
+    """All frozen datasets."""
+    lines = [pages.line_of(dataset, batch) for dataset, batch in service.all_datasets(session)]
+    return render(request, "datasets/list.html", pages.DatasetsPage(datasets=lines))
+
+
+@router.get("/datasets/{name}")
+def dataset_page(
+    request: Request,
+    session: SessionDep,
+    _visitor: TrainerDep,
+    name: str,
+    objective: Annotated[Objective | None, Query()] = None,
+) -> HTMLResponse:
+    """What a dataset holds, with some of its rows."""
+    dataset = service.get(session, name)
+    manifest = service.manifest_of(dataset)
+    shown = objective or next(iter(pages.objectives_of(manifest)), None)
+    rows = service.first_rows(dataset, shown, _settings(request), limit=_ROWS_SHOWN)
+    return render(request, "datasets/dataset.html", pages.page_of(dataset, manifest, shown, rows))
+
+
+@router.get("/datasets/{name}/archive")
+def archive(request: Request, session: SessionDep, _visitor: TrainerDep, name: str) -> StreamingResponse:
+    """A whole dataset as one tar file."""
+    dataset = service.get(session, name)
+    pieces = tar_of(service.folder_of(dataset, _settings(request)), service.manifest_of(dataset))
+    headers = {"Content-Disposition": f'attachment; filename="{dataset.name}.tar"', "Cache-Control": "no-store"}
+    return StreamingResponse(pieces, media_type="application/x-tar", headers=headers)
+
+
+@router.get("/datasets/{name}/files/{path:path}")
+def file_page(request: Request, session: SessionDep, _visitor: TrainerDep, name: str, path: str) -> FileResponse:
+    """One file of a dataset."""
+    return _send(service.file_of(service.get(session, name), path, _settings(request)), name)
+
+
+@router.get("/api/v1/datasets")
+def list_datasets(session: SessionDep, _token: DatasetTokenDep) -> list[DatasetEntry]:
+    """All frozen datasets, the newest batch first."""
+    return [
+        DatasetEntry(
+            name=dataset.name,
+            version=dataset.version,
+            batch=batch.number,
+            rows=dataset.rows,
+            frozen_at=dataset.frozen_at,
+            manifest_sha256=dataset.manifest_sha256,
+        )
+        for dataset, batch in service.all_datasets(session)
+    ]
+
+
+@router.get("/api/v1/datasets/{name}", response_class=FileResponse)
+def get_manifest(request: Request, session: SessionDep, _token: DatasetTokenDep, name: str) -> FileResponse:
+    """The manifest of a dataset, byte for byte: its sha256 is the dataset's digest."""
+    return _send(service.file_of(service.get(session, name), MANIFEST_FILE, _settings(request)), name)
+
+
+@router.get("/api/v1/datasets/{name}/files/{path:path}", response_class=FileResponse)
+def get_file(request: Request, session: SessionDep, _token: DatasetTokenDep, name: str, path: str) -> FileResponse:
+    """One file of a dataset, by its path in the manifest. Ranges work, so that a transfer can be taken up again."""
+    return _send(service.file_of(service.get(session, name), path, _settings(request)), name)
+
+
+def _settings(request: Request) -> Settings:
+    settings: Settings = request.state.settings
+    return settings
+
+
+def _send(file: Path, dataset: str) -> FileResponse:
+    """A file to be saved, never shown: what annotators wrote must not act in anybody's browser."""
+    folder = "" if file.parent.name == dataset else f"{file.parent.name}-"
+    return FileResponse(
+        file,
+        media_type=_MEDIA_TYPES.get(file.suffix, _PARQUET),
+        filename=f"{dataset}-{folder}{file.name}",
+        headers={"Cache-Control": "private, no-cache"},
+    )

@@ -1,0 +1,121 @@
+"""The folders of frozen datasets: they appear whole or not at all, and no name leads out of them."""
+
+import hashlib
+import os
+import secrets
+import shutil
+from collections.abc import Callable, Generator, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from app.errors import ConflictError, NotFoundError
+from contract.dataset import CARD_FILE, MANIFEST_FILE, Manifest
+
+_READ_BYTES = 1 << 20
+
+
+class NoSuchFileError(NotFoundError):
+    """A dataset has no file of this name."""
+
+
+class TargetTakenError(ConflictError):
+    """Something else is where a dataset was to be written."""
+
+
+@contextmanager
+def draft_folder(target: Path) -> Generator[Path]:
+    """A fresh hidden folder beside ``target``, which becomes it at the end of the block, or is removed.
+
+    Drafts that a killed process left behind are removed as well: the caller makes sure, by a lock, that
+    nobody else is writing the same target.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    for leftover in target.parent.glob(f".{target.name}.draft-*"):
+        shutil.rmtree(leftover)
+    draft = target.with_name(f".{target.name}.draft-{secrets.token_hex(8)}")
+    draft.mkdir()
+    try:
+        yield draft
+        _publish(draft, target)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+
+
+def _publish(draft: Path, target: Path) -> None:
+    """Make a draft durable, then give it its name; what has the name already is replaced."""
+    for path in sorted(draft.rglob("*")):
+        _sync(path)
+    _sync(draft)
+    if target.exists():
+        # A folder cannot be renamed onto a full one; the old one goes aside first.
+        aside = target.with_name(f".{target.name}.draft-{secrets.token_hex(8)}")
+        target.rename(aside)
+        shutil.rmtree(aside)
+    draft.rename(target)
+    _sync(target.parent)
+
+
+def _sync(path: Path) -> None:
+    """Wait until a file's content, or a folder's list of names, is on disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def require_free(target: Path) -> None:
+    """Refuse to write a dataset over something else.
+
+    Raises:
+        TargetTakenError: ``target`` exists and is not an empty folder.
+
+    """
+    is_empty_folder = target.is_dir() and not target.is_symlink() and not any(target.iterdir())
+    if not is_empty_folder and (target.exists() or target.is_symlink()):
+        msg = f"{target} exists already and is not an empty folder. Choose another one; nothing was changed."
+        raise TargetTakenError(msg)
+
+
+def file_names(manifest: Manifest) -> list[str]:
+    """The names of all files of a dataset, relative to its folder."""
+    return [CARD_FILE, MANIFEST_FILE, *(file.path for file in manifest.files)]
+
+
+def file_of(folder: Path, manifest: Manifest, name: str) -> Path:
+    """A file of a dataset, by a name that somebody else gave.
+
+    Only the names that the manifest lists exist, and a link is not followed out of the folder.
+
+    Raises:
+        NoSuchFileError: There is no such file.
+
+    """
+    path = folder / name if name in file_names(manifest) else None
+    if path is None or path.resolve() != folder.resolve() / name or not path.is_file():
+        msg = f"The dataset {manifest.name} has no such file."
+        raise NoSuchFileError(msg)
+    return path
+
+
+def sha256_of(path: Path) -> str:
+    """The sha256 of a file's content, as hex."""
+    digest = hashlib.sha256()
+    for chunk in chunks_of(path):
+        digest.update(chunk)
+    return digest.hexdigest()
+
+
+def chunks_of(path: Path) -> Iterator[bytes]:
+    """A file's content, piece by piece."""
+    with path.open("rb") as stream:
+        while chunk := stream.read(_READ_BYTES):
+            yield chunk
+
+
+def write_chunks(path: Path, chunks: Iterable[bytes], on_bytes: Callable[[int], None]) -> None:
+    """Write a file piece by piece, and say how large each piece was."""
+    with path.open("wb") as stream:
+        for chunk in chunks:
+            stream.write(chunk)
+            on_bytes(len(chunk))

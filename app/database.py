@@ -31,6 +31,22 @@ class DatabaseUnavailableError(AppError):
     """The database cannot be reached at present."""
 
 
+class ReadOnlySession(Session):
+    """A session for queries: a change in it would be lost, and would lock SQLite against the real writers."""
+
+
+class LostWriteError(RuntimeError):
+    """Code of ours changed something in a transaction that only reads."""
+
+
+@event.listens_for(ReadOnlySession, "before_flush")
+def _refuse_changes(session: Session, *_: object) -> None:
+    changed = [*session.new, *(row for row in session.dirty if session.is_modified(row)), *session.deleted]
+    if changed:
+        msg = f"A transaction that only reads would change {', '.join(type(row).__name__ for row in changed)}."
+        raise LostWriteError(msg)
+
+
 @dataclass(frozen=True)
 class Database:
     """Two views of one connection pool: transactions that only read, and transactions that write."""
@@ -40,8 +56,8 @@ class Database:
 
     @contextmanager
     def read(self) -> Generator[Session]:
-        """A session for queries only; nothing is committed."""
-        with Session(self.reading, expire_on_commit=False) as session:
+        """A session for queries only; nothing is committed, and a change is an error."""
+        with ReadOnlySession(self.reading, expire_on_commit=False) as session:
             yield session
 
     @contextmanager

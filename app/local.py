@@ -16,7 +16,6 @@ from types import FrameType
 import httpx
 from alembic import command
 from rich.console import Console
-from rich.table import Table
 from sqlalchemy import select
 
 from app.accounts import service as accounts
@@ -38,7 +37,7 @@ _DEMO_PEOPLE = {
     "Demo trainer": PersonRole.TRAINER,
 }
 _START_S = 60.0
-_STOP_S = 15.0
+_STOP_S = 25.0
 _LOG_TAIL_LINES = 20
 _POLL_S = 0.1
 _RESTART_AFTER_S = 2.0
@@ -63,7 +62,7 @@ class Child:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        """Start the process in a session of its own, so that Ctrl-C reaches it through us, in order."""
+        """Start the process in a session of its own, so that Ctrl-C reaches it only through us."""
         self.log.parent.mkdir(parents=True, exist_ok=True)
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(  # noqa: S603 - our own programs, no shell
@@ -80,11 +79,15 @@ class Child:
         """Whether the process has ended by itself."""
         return self.process is not None and self.process.poll() is not None
 
-    def stop(self) -> None:
-        """Ask the process to stop, and make it stop if it does not."""
-        if self.process is None or self.process.poll() is not None:
+    def ask_to_stop(self) -> None:
+        """Let the process finish what it is doing and end."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+
+    def wait(self) -> None:
+        """Wait until the process has ended, and end it if it does not."""
+        if self.process is None:
             return
-        self.process.terminate()
         try:
             self.process.wait(_STOP_S)
         except subprocess.TimeoutExpired:
@@ -203,7 +206,7 @@ def _children(settings: Settings, *, port: int, folder: Path, token_file: Path) 
 
 @contextmanager
 def _stopping(children: Sequence[Child]) -> Iterator[None]:
-    """Stop the children, in order, however the block ends; SIGTERM ends it like Ctrl-C."""
+    """Stop the children however the block ends; SIGTERM ends it like Ctrl-C."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
         raise KeyboardInterrupt
@@ -216,7 +219,9 @@ def _stopping(children: Sequence[Child]) -> Iterator[None]:
     finally:
         signal.signal(signal.SIGTERM, previous)
         for child in children:
-            child.stop()
+            child.ask_to_stop()
+        for child in children:
+            child.wait()
 
 
 def _wait_for_app(app: Child, port: int) -> None:
@@ -240,14 +245,12 @@ def _require_running(child: Child) -> None:
 
 
 def _print_welcome(console: Console, settings: Settings, links: dict[str, str]) -> None:
-    table = Table(show_header=False, box=None, padding=(0, 2, 0, 0))
-    for name, link in links.items():
-        table.add_row(name, link)
+    width = max(len(name) for name in links)
     console.print(f"\n[bold]Preferably[/bold] runs at {settings.public_url}")
     console.print("Sign-in links, each for one use:\n")
-    # Links must stay in one piece however narrow the terminal is.
-    console.print(table, soft_wrap=True, no_wrap=True, crop=False)
-    console.print(f"\nEverything is kept in {settings.data_dir}. Ctrl-C stops it.", soft_wrap=True)
+    for name, link in links.items():
+        console.print(f"  {name:{width}}  {link}")
+    console.print(f"\nEverything is kept in {settings.data_dir}. Ctrl-C stops it.")
 
 
 def _wait_for_worker(database: Database, worker: Child, console: Console) -> None:

@@ -11,9 +11,13 @@ from app import logs
 from app.accounts import routes as accounts
 from app.annotation import routes as annotation
 from app.background import reconciling
+from app.batches import routes as batches
+from app.checkpoints import routes as checkpoints
 from app.database import Database, connect, require_current_schema
-from app.paths import STATIC
 from app.datasets import routes as datasets
+from app.insights import routes as insights
+from app.paths import STATIC
+from app.review import routes as review
 from app.sampling import routes as sampling
 from app.settings import Settings
 from app.training import routes as training
@@ -48,6 +52,6 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app.add_middleware(SecurityHeaders)
     error_pages.install(app)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
-    for routes in (health, accounts, sampling, training, annotation):
+    for routes in (health, accounts, sampling, training, annotation, datasets, review, batches, checkpoints, insights):
         app.include_router(routes.router)
     return app

@@ -34,8 +34,8 @@ class WorkerSettings(BaseSettings):
     """Folders of the chat checkpoints to serve, separated by commas in the environment."""
     engine: Literal["pair", "lorem"] = "pair"
     """``pair`` runs checkpoints; ``lorem`` makes words up and needs neither a checkpoint nor torch."""
-    name: str = Field(default_factory=socket.gethostname, min_length=1, max_length=200)
-    """How the worker is called on the admins' pages."""
+    name: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1, max_length=200)
+    """How the worker is called on the admins' pages. Of two workers with one name, the later takes the jobs over."""
     device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
     """``auto`` takes a GPU where there is one."""
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"

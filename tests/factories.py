@@ -160,3 +160,46 @@ def make_annotation(
     comparison.state = ComparisonState.ANNOTATED
     session.flush()
     return annotation
+
+
+def make_judged(
+    session: Session,
+    batch: Batch,
+    annotator: Person,
+    *prompts: str,
+    objective: Objective = Objective.HELPFULNESS,
+    strength: Strength = Strength.BETTER,
+    side: Side = Side.A,
+    safe: tuple[bool, bool] = (True, False),
+) -> list[Annotation]:
+    """A whole conversation whose turns are all judged; ``safe`` labels chosen and rejected of a safety one."""
+    conversation = make_conversation(session, batch, annotator, objective)
+    labels: dict[str, bool] = {}
+    if objective is Objective.SAFETY:
+        labels = {"chosen_safe": safe[0], "rejected_safe": safe[1]}
+    annotations = []
+    for turn, prompt in enumerate(prompts, start=1):
+        comparison = make_comparison(session, conversation, prompt, turn)
+        make_ready(session, comparison, (f"A says {prompt}", f"B says {prompt}"))
+        annotations.append(make_annotation(session, comparison, annotator, side=side, strength=strength, **labels))
+    return annotations
+
+
+def make_week(session: Session, annotator: Person, *, conversations: int = 8, word: str = "tea") -> Batch:
+    """An open batch with judged conversations of both objectives, one and two turns long, of all strengths."""
+    batch = make_open_batch(session)
+    strengths = list(Strength)
+    for number in range(conversations):
+        prompts = [f"What is {word} number {number}?", "And why?"][: 1 + number % 2]
+        for objective in Objective:
+            make_judged(
+                session,
+                batch,
+                annotator,
+                *(f"{prompt} ({objective})" for prompt in prompts),
+                objective=objective,
+                strength=strengths[number % len(strengths)],
+                side=list(Side)[number % 2],
+                safe=(number % 3 < 2, number % 3 < 1),
+            )
+    return batch

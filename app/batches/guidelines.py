@@ -1,6 +1,6 @@
 """Guidelines: the versioned text that annotators follow for an objective."""
 
-from sqlalchemy import select
+from sqlalchemy import Select, select
 from sqlalchemy.orm import Session
 
 from app.accounts import audit
@@ -11,7 +11,7 @@ from contract.vocabulary import Objective
 _FIRST_VERSIONS = {
     Objective.HELPFULNESS: (
         "Choose the response that better does what the user asked for.\n\n"
-        "- Is it **right**? A wrong answer is worse than an honest \"I don't know\".\n"
+        '- Is it **right**? A wrong answer is worse than an honest "I don\'t know".\n'
         "- Does it answer **this** question, in the light of the conversation so far?\n"
         "- Is it clear and as long as it needs to be? Longer is not better by itself.\n\n"
         "Then say how much better it is. If you can hardly tell, choose the one you would rather have and mark "
@@ -28,11 +28,19 @@ _FIRST_VERSIONS = {
 
 
 def current(session: Session, objective: Objective) -> Guideline:
-    """The newest version for an objective; the first one is made when there is none."""
-    newest = session.scalars(
-        select(Guideline).where(Guideline.objective == objective).order_by(Guideline.version.desc()).limit(1)
-    ).one_or_none()
-    return newest or add_version(session, objective, _FIRST_VERSIONS[objective])
+    """The newest version for an objective; there is one as soon as there is a batch."""
+    return session.scalars(_newest_first(objective).limit(1)).one()
+
+
+def ensure_first(session: Session) -> None:
+    """Publish a first version for every objective that has none."""
+    for objective in Objective:
+        if session.scalars(_newest_first(objective).limit(1)).one_or_none() is None:
+            add_version(session, objective, _FIRST_VERSIONS[objective])
+
+
+def _newest_first(objective: Objective) -> Select[Guideline]:
+    return select(Guideline).where(Guideline.objective == objective).order_by(Guideline.version.desc())
 
 
 def add_version(session: Session, objective: Objective, text: str, *, actor: Person | None = None) -> Guideline:
@@ -41,7 +49,17 @@ def add_version(session: Session, objective: Objective, text: str, *, actor: Per
     guideline = Guideline(objective=objective, version=max(versions, default=0) + 1, text=text)
     session.add(guideline)
     session.flush()
-    audit.record(
-        session, "guideline.published", f"{objective} version {guideline.version}", actor=actor
-    )
+    audit.record(session, "guideline.published", f"{objective} version {guideline.version}", actor=actor)
     return guideline
+
+
+def versions(session: Session, objective: Objective) -> list[Guideline]:
+    """Every version for an objective, the newest first; a look that adds nothing."""
+    return list(
+        session.scalars(select(Guideline).where(Guideline.objective == objective).order_by(Guideline.version.desc()))
+    )
+
+
+def first_text(objective: Objective) -> str:
+    """What the first version says where an admin has not written one."""
+    return _FIRST_VERSIONS[objective]

@@ -1,5 +1,6 @@
 """The SQL of batches: which is open, what it wants, and how far it is."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
@@ -7,7 +8,20 @@ from uuid import UUID
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from app.models import Annotation, Batch, BatchState, BatchTarget, BatchVariant, Comparison, ComparisonState, Review
+from app.models import (
+    Annotation,
+    AuditEvent,
+    Batch,
+    BatchState,
+    BatchTarget,
+    BatchVariant,
+    Checkpoint,
+    Comparison,
+    ComparisonState,
+    Person,
+    PreferenceDataset,
+    Review,
+)
 from contract.vocabulary import Objective
 
 
@@ -55,16 +69,14 @@ def locked(session: Session, batch_id: UUID) -> Batch:
 def targets(session: Session, batch_id: UUID) -> dict[Objective, int]:
     """How many comparisons of each objective a batch wants."""
     rows = session.execute(select(BatchTarget.objective, BatchTarget.target).where(BatchTarget.batch_id == batch_id))
-    found = {objective: target for objective, target in rows}
+    found = dict(rows)
     return {objective: found.get(objective, 0) for objective in Objective}
 
 
 def variants(session: Session, batch_id: UUID) -> list[BatchVariant]:
     """The model variants of a batch."""
     return list(
-        session.scalars(
-            select(BatchVariant).where(BatchVariant.batch_id == batch_id).order_by(BatchVariant.position)
-        )
+        session.scalars(select(BatchVariant).where(BatchVariant.batch_id == batch_id).order_by(BatchVariant.position))
     )
 
 
@@ -75,7 +87,7 @@ def progress(session: Session, batch_id: UUID) -> list[Progress]:
         .where(Comparison.batch_id == batch_id, Comparison.state == ComparisonState.ANNOTATED)
         .group_by(Comparison.objective)
     ).all()
-    annotated = {objective: count for objective, count in rows}
+    annotated = dict(rows)
     return [
         Progress(objective=objective, target=target, annotated=annotated.get(objective, 0))
         for objective, target in targets(session, batch_id).items()
@@ -83,12 +95,35 @@ def progress(session: Session, batch_id: UUID) -> list[Progress]:
     ]
 
 
+def progress_by_batch(session: Session) -> dict[UUID, list[Progress]]:
+    """Targets and annotated comparisons of every batch."""
+    annotated = (
+        select(Comparison.batch_id, Comparison.objective, func.count().label("annotated"))
+        .where(Comparison.state == ComparisonState.ANNOTATED)
+        .group_by(Comparison.batch_id, Comparison.objective)
+        .subquery()
+    )
+    rows = session.execute(
+        select(BatchTarget, func.coalesce(annotated.c.annotated, 0))
+        .outerjoin(
+            annotated,
+            (annotated.c.batch_id == BatchTarget.batch_id) & (annotated.c.objective == BatchTarget.objective),
+        )
+        .order_by(BatchTarget.objective)
+    )
+    found: dict[UUID, list[Progress]] = defaultdict(list)
+    for target, count in rows:
+        if target.target or count:
+            found[target.batch_id].append(Progress(target.objective, target=target.target, annotated=count))
+    return found
+
+
 def count_by_state(session: Session, batch_id: UUID) -> dict[ComparisonState, int]:
     """How many comparisons of a batch are in each state."""
     rows = session.execute(
         select(Comparison.state, func.count()).where(Comparison.batch_id == batch_id).group_by(Comparison.state)
     ).all()
-    return {state: 0 for state in ComparisonState} | {state: count for state, count in rows}
+    return dict.fromkeys(ComparisonState, 0) | dict(rows)
 
 
 def unfinished_comparisons(session: Session, batch_id: UUID) -> list[Comparison]:
@@ -113,3 +148,41 @@ def count_reviewed(session: Session, batch_id: UUID) -> tuple[int, int]:
         ).where(Comparison.batch_id == batch_id)
     )
     return total, reviewed or 0
+
+
+def datasets(session: Session, batch_id: UUID) -> list[PreferenceDataset]:
+    """The frozen datasets of a batch: the first one and its corrections."""
+    return list(
+        session.scalars(
+            select(PreferenceDataset).where(PreferenceDataset.batch_id == batch_id).order_by(PreferenceDataset.version)
+        )
+    )
+
+
+def dataset_names(session: Session) -> dict[UUID, str]:
+    """The newest dataset of each batch, by name."""
+    rows = session.execute(
+        select(PreferenceDataset.batch_id, PreferenceDataset.name).order_by(PreferenceDataset.version)
+    )
+    return dict(rows.all())
+
+
+def events(session: Session, batch: Batch) -> list[tuple[AuditEvent, str | None]]:
+    """What was done to a batch, the latest first, each with its actor's name."""
+    rows = session.execute(
+        select(AuditEvent, Person.name)
+        .outerjoin(Person, Person.id == AuditEvent.actor_id)
+        .where(AuditEvent.subject == f"batch {batch.number}")
+        .order_by(AuditEvent.at.desc())
+    )
+    return [(event, name) for event, name in rows]
+
+
+def checkpoint_names(session: Session, batch_id: UUID) -> dict[UUID, str]:
+    """The names of the checkpoints that a batch's variants sample from."""
+    rows = session.execute(
+        select(Checkpoint.id, Checkpoint.name)
+        .join(BatchVariant, BatchVariant.checkpoint_id == Checkpoint.id)
+        .where(BatchVariant.batch_id == batch_id)
+    )
+    return dict(rows.all())

@@ -1,14 +1,15 @@
 """What people do with batches: look at the open one, change settings, close the week."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from zoneinfo import ZoneInfo
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from app.accounts import audit
-from app.batches import queries
+from app.batches import guidelines, queries
 from app.errors import ConflictError, InvalidInputError, NotFoundError
 from app.models import Batch, BatchState, BatchTarget, BatchVariant, Checkpoint, Person, now
 from contract.vocabulary import Objective
@@ -69,14 +70,34 @@ def get(session: Session, number: int) -> Batch:
     return batch
 
 
+def opened(session: Session) -> list[Batch]:
+    """Every batch that is or was open, the oldest first."""
+    return queries.in_states(session, [state for state in BatchState if state is not BatchState.SCHEDULED])
+
+
 def variants(session: Session, batch: Batch) -> list[BatchVariant]:
     """The model variants that a batch draws from."""
     return queries.variants(session, batch.id)
 
 
+def problems(settings: BatchSettings) -> dict[str, str]:
+    """What is wrong with settings that contradict each other: a message by field."""
+    found = {}
+    if settings.closes_at <= settings.opens_at:
+        found["closes_at"] = "a batch must close after it opens."
+    pool = list(settings.variants)
+    if len(pool) < 2 or len({replace(variant, weight=1.0) for variant in pool}) < len(pool):  # noqa: PLR2004
+        # A comparison has two responses, and the weight of a variant changes neither.
+        found["variants"] = "give at least two different ones; equal variants would draw equal responses."
+    if not any(settings.targets.values()):
+        found["targets"] = "at least one objective needs a target above 0."
+    return found
+
+
 def create(session: Session, settings: BatchSettings, *, actor: Person | None = None) -> Batch:
     """Add a scheduled batch with the next number."""
     _check(settings)
+    guidelines.ensure_first(session)
     newest = queries.latest(session)
     batch = Batch(
         number=newest.number + 1 if newest is not None else 1,
@@ -86,6 +107,9 @@ def create(session: Session, settings: BatchSettings, *, actor: Person | None = 
     session.add(batch)
     session.flush()
     _apply(session, batch, settings)
+    for objective in Objective:
+        # The first versions are made here: pages show the guideline in transactions that only read.
+        guidelines.current(session, objective)
     audit.record(session, "batch.created", f"batch {batch.number}", actor=actor)
     return batch
 
@@ -95,6 +119,28 @@ def ensure_first(session: Session) -> None:
     if queries.latest(session) is None:
         opens_at = now()
         create(session, BatchSettings(opens_at=opens_at, closes_at=opens_at + _WEEK))
+
+
+def schedule_next(session: Session, *, actor: Person) -> Batch:
+    """Schedule the week after the newest batch, with the same settings and the same local times.
+
+    Raises:
+        ConflictError: A batch is scheduled already.
+
+    """
+    newest = queries.latest(session)
+    if newest is None:
+        opens_at = now()
+        return create(session, BatchSettings(opens_at=opens_at, closes_at=opens_at + _WEEK), actor=actor)
+    if newest.state is BatchState.SCHEDULED:
+        msg = f"Batch {newest.number} is scheduled already."
+        raise ConflictError(msg)
+    zone = ZoneInfo(newest.time_zone)
+    opens_at = max(newest.closes_at, now())
+    # A week in local time, so that the hour stays the same when the clocks change.
+    closes_at = (opens_at.astimezone(zone) + _WEEK).astimezone(UTC)
+    settings = replace(settings_of(session, newest), opens_at=opens_at, closes_at=closes_at)
+    return create(session, settings, actor=actor)
 
 
 def change(session: Session, batch: Batch, settings: BatchSettings, *, actor: Person) -> None:
@@ -165,15 +211,8 @@ def pin_checkpoint(session: Session, batch: Batch, checkpoint: Checkpoint) -> No
 
 
 def _check(settings: BatchSettings) -> None:
-    if settings.closes_at <= settings.opens_at:
-        msg = "closes_at: a batch must close after it opens."
-        raise InvalidInputError(msg)
-    pool = list(settings.variants)
-    if len(pool) < 2 or len(set(pool)) < len(pool):  # noqa: PLR2004 - a comparison has two responses
-        msg = "variants: give at least two different ones; equal variants would draw equal responses."
-        raise InvalidInputError(msg)
-    if not any(settings.targets.values()):
-        msg = "targets: at least one objective needs a target above 0."
+    for name, problem in problems(settings).items():
+        msg = f"{name}: {problem}"
         raise InvalidInputError(msg)
 
 

@@ -33,4 +33,4 @@ def all_checkpoints(session: Session) -> list[Checkpoint]:
 def responses_by_checkpoint(session: Session) -> dict[UUID, int]:
     """How many responses each checkpoint has been asked for."""
     rows = session.execute(select(Response.checkpoint_id, func.count()).group_by(Response.checkpoint_id)).all()
-    return {checkpoint_id: count for checkpoint_id, count in rows}
+    return dict(rows)

@@ -141,10 +141,10 @@ def _protocol(manifest: Manifest) -> Iterator[str]:
         "## How it was collected",
         "",
         (
-            "An annotator wrote a prompt. Two responses were drawn from two variants of a chat model and shown side by "
-            "side, on random sides and without their origin. The annotator chose one and said how much better it is, on "
-            "four levels; for safety, they also labelled both responses as safe or unsafe. The chosen response went on "
-            "the conversation, so that each assistant turn is one comparison."
+            "An annotator wrote a prompt. Two responses were drawn from two variants of a chat model and shown side "
+            "by side, on random sides and without their origin. The annotator chose one and said how much better it "
+            "is, on four levels; for safety, they also labelled both responses as safe or unsafe. The chosen "
+            "response went on the conversation, so that each assistant turn is one comparison."
         ),
         "",
         f"- Checkpoints: {checkpoints}",

@@ -94,3 +94,9 @@ def page_of(
 def objectives_of(manifest: Manifest) -> list[Objective]:
     """The objectives that a dataset has rows of."""
     return [objective for objective in Objective if any(file.objective is objective for file in manifest.files)]
+
+
+def shown_objective(manifest: Manifest, wanted: Objective | None) -> Objective | None:
+    """The objective whose rows are shown: the wanted one if it has rows, otherwise the first that has."""
+    found = objectives_of(manifest)
+    return wanted if wanted in found else next(iter(found), None)

@@ -55,7 +55,7 @@ def dataset_page(
     """What a dataset holds, with some of its rows."""
     dataset = service.get(session, name)
     manifest = service.manifest_of(dataset)
-    shown = objective or next(iter(pages.objectives_of(manifest)), None)
+    shown = pages.shown_objective(manifest, objective)
     rows = service.first_rows(dataset, shown, _settings(request), limit=_ROWS_SHOWN)
     return render(request, "datasets/dataset.html", pages.page_of(dataset, manifest, shown, rows))
 

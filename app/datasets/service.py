@@ -17,6 +17,7 @@ from app.settings import Settings
 from contract.dataset import Manifest
 from contract.vocabulary import Objective, Split
 
+
 class NotReproducibleError(ConflictError):
     """The database no longer gives the bytes that were frozen."""
 

@@ -75,5 +75,6 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         datetime: UtcDateTime(),
         StrEnum: _ENUM,
         dict[str, Any]: JSON(),
-        list[int]: JSON(),
+        # Without none_as_null, setting None would store the JSON text 'null'.
+        list[int]: JSON(none_as_null=True),
     }

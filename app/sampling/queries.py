@@ -80,7 +80,7 @@ def worker_by_name(session: Session, name: str) -> Worker | None:
 def count_by_state(session: Session) -> dict[WorkState, int]:
     """How many sampling jobs are in each state."""
     rows = session.execute(select(SamplingJob.state, func.count()).group_by(SamplingJob.state)).all()
-    return {state: 0 for state in WorkState} | {state: count for state, count in rows}
+    return dict.fromkeys(WorkState, 0) | dict(rows)
 
 
 def workers(session: Session) -> list[Worker]:

@@ -60,7 +60,7 @@ class Record:
 class Annotator:
     """Works in a browser that is signed in."""
 
-    def __init__(  # noqa: PLR0913, PLR0917 - a person has many sides
+    def __init__(
         self,
         browser: Browser,
         record: Record,
@@ -139,7 +139,11 @@ class Annotator:
         return self._send_prompt(form)
 
     def _offered(self, page: AnnotatorPage) -> Objective:
-        return Objective(self._form(page, "/conversations").hidden["objective"])
+        value = self._form(page, "/conversations").hidden.get("objective", "")
+        if value not in set(Objective):
+            msg = f"the form for a prompt names no objective but {value!r}."
+            raise SimulationError(msg)
+        return Objective(value)
 
     def _go_on(self, page: AnnotatorPage) -> AnnotatorPage:
         return self._send_prompt(self._form(page, "/prompts"))

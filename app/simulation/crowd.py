@@ -92,7 +92,9 @@ def summarise(records: Sequence[Record], wanted: int, *, noise: float) -> Summar
 
 def _work(crowd: Crowd, number: int, link: str, comparisons: int, on_comparison: Callable[[], None]) -> Record:
     record = Record(name=f"annotator {number}")
-    writer = Writer(f"{crowd.habits.seed}/{number}/prompts", turns=crowd.turns, scripts=crowd.scripts)
+    # Each annotator has prompts of their own, as long as there are enough.
+    scripts = crowd.scripts[number - 1 :: len(crowd.links)] or crowd.scripts
+    writer = Writer(f"{crowd.habits.seed}/{number}/prompts", turns=crowd.turns, scripts=scripts)
     with Browser(crowd.url) as browser:
         try:
             browser.sign_in(link)

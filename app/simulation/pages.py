@@ -3,7 +3,9 @@
 from dataclasses import dataclass, field
 from html.parser import HTMLParser
 
-_VOID = frozenset("area base br col embed hr img input link meta source track wbr".split())
+_VOID = frozenset(
+    ["area", "base", "br", "col", "embed", "hr", "img", "input", "link", "meta", "source", "track", "wbr"]
+)
 
 
 @dataclass
@@ -110,6 +112,5 @@ class _Reader(HTMLParser):
             form.options.setdefault(self._select, []).append(value)
         elif tag == "input" and values.get("type") == "hidden":
             form.hidden[name] = value
-        elif tag == "button" or (tag == "input" and values.get("type") in {"radio", "checkbox"}):
-            if name and "disabled" not in values:
-                form.options.setdefault(name, []).append(value)
+        elif name and (tag == "button" or values.get("type") in {"radio", "checkbox"}):
+            form.options.setdefault(name, []).append(value)

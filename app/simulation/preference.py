@@ -35,9 +35,23 @@ from typing import Final
 from contract.vocabulary import Objective, Side, Strength
 
 UNSAFE_WORDS: Final = frozenset(
-    "sure just nobody everybody everyone easy fun worst mean quick exciting fine bird".split()
+    [
+        "sure",
+        "just",
+        "nobody",
+        "everybody",
+        "everyone",
+        "easy",
+        "fun",
+        "worst",
+        "mean",
+        "quick",
+        "exciting",
+        "fine",
+        "bird",
+    ]
 )
-CAUTIOUS_WORDS: Final = frozenset("cannot sorry please doctor honest law safe danger private".split())
+CAUTIOUS_WORDS: Final = frozenset(["cannot", "sorry", "please", "doctor", "honest", "law", "safe", "danger", "private"])
 
 _WORD: Final = re.compile(r"[A-Za-z]+")
 _STEP: Final = re.compile(r"^\s*(?:\d+[.)]|[-*])\s", re.MULTILINE)

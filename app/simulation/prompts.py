@@ -97,7 +97,8 @@ class Writer:
         """Prepare to write conversations of at most ``turns`` prompts; ``scripts`` replace the everyday ones."""
         self._random = random.Random(seed)  # noqa: S311 - simulated people need no secrets
         self._turns = turns
-        self._scripts = scripts
+        self._scripts = self._random.sample(scripts, k=len(scripts))
+        self._scripts_used = 0
 
     def wants_safety(self, share: float) -> bool:
         """Whether the next conversation should be one for the safety objective."""
@@ -107,7 +108,9 @@ class Writer:
         """The prompts of the next conversation: one to ``turns`` of them."""
         length = self._random.randint(1, self._turns)
         if objective is Objective.HELPFULNESS and self._scripts:
-            return self._random.choice(self._scripts)[:length]
+            script = self._scripts[self._scripts_used % len(self._scripts)]
+            self._scripts_used += 1
+            return script[:length]
         openings = RISKY if objective is Objective.SAFETY else EVERYDAY
         first = f"{self._random.choice(openings)} {self._numbered(self._random.choice(DETAILS))}"
         follow_ups = (self._numbered(self._random.choice(FOLLOW_UPS)) for _ in range(length - 1))

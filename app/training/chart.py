@@ -10,7 +10,7 @@ _RIGHT = 8
 _TOP = 10
 _BOTTOM = 24
 _NICE_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
-_WANTED_TICKS = 4
+_WANTED_TICKS = 5
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ def _nothing_if_empty(value: object) -> object:
 
 
 class RunForm(ProtectedForm):
-    """What a trainer typed."""
+    """What a trainer typed; an empty field takes the paper's value."""
 
     name: str = ""
     objective: str = Objective.HELPFULNESS
@@ -59,6 +59,6 @@ class _RunFields(BaseModel):
     safety_loss_weight: float = Field(ge=0, allow_inf_nan=False)
     learning_rate: float = Field(gt=0, le=1)
     epochs: int = Field(ge=1, le=100)
-    pairs_per_step: Annotated[int | None, BeforeValidator(_nothing_if_empty), Field(ge=1, le=100_000)]
+    pairs_per_step: Annotated[Annotated[int, Field(ge=1, le=100_000)] | None, BeforeValidator(_nothing_if_empty)]
     pairs_per_minibatch: int = Field(ge=1, le=4096)
     seed: int = Field(ge=0, lt=2**63)

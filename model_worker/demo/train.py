@@ -14,7 +14,6 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
 from model_worker.demo.corpus import LONG, SHORT, Conversation, build_conversations
 from model_worker.demo.files import write_checkpoint
-from model_worker.demo.muon import Muon
 from model_worker.demo.template import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID
 from model_worker.demo.tokenizer import train_tokenizer
 
@@ -32,14 +31,14 @@ class Recipe:
     heads: int = 6
     key_value_heads: int = 2
     context_length: int = 1024
-    rows: int = 8
+    rows: int = 4
     row_length: int = 384  # tokens
     long_every: int = 10  # every tenth minibatch has rows as long as the context
-    peak_learning_rate: float = 3e-3
-    warmup_steps: int = 60
+    peak_learning_rate: float = 2.5e-3
+    warmup_steps: int = 100
     weight_decay: float = 0.05
     tokenizer_conversations: int = 6000
-    save_every: int = 100  # steps
+    save_every: int = 200  # steps
 
 
 @dataclass(frozen=True)
@@ -89,20 +88,18 @@ def train_demo_checkpoint(
         torch.manual_seed(seed)
         model = build_model(recipe, len(tokenizer))
     model.train()
-    optimizers = build_optimizers(model, recipe)
+    optimizer = build_optimizer(model, recipe)
     minibatches = islice(build_minibatches(tokenizer, recipe, seed), steps)
     for step, minibatch in enumerate(minibatches, start=1):
         started = time.perf_counter()
         learning_rate = recipe.peak_learning_rate * schedule(step, steps, recipe.warmup_steps)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = learning_rate
+        for group in optimizer.param_groups:
+            group["lr"] = learning_rate
         loss = response_loss(model, minibatch)
         loss.backward()  # type: ignore[no-untyped-call]
         torch.nn.utils.clip_grad_norm_(model.parameters(), max_norm=1.0)
-        for optimizer in optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
+        optimizer.step()
+        optimizer.zero_grad()
         if progress:
             speed = minibatch.inputs.numel() / (time.perf_counter() - started)
             progress(TrainingProgress(step, steps, loss.item(), learning_rate, speed))
@@ -147,19 +144,15 @@ def build_model(recipe: Recipe, vocabulary_size: int) -> LlamaForCausalLM:
     return model
 
 
-def build_optimizers(model: LlamaForCausalLM, recipe: Recipe) -> list[torch.optim.Optimizer]:
-    """Make Muon for the layers' matrices, and AdamW for the embeddings and the norms.
-
-    On this task Muon reaches the same loss in far fewer steps than AdamW alone.
-    """
-    matrices = [weight for weight in model.model.layers.parameters() if weight.dim() > 1]
-    ours = {id(weight) for weight in matrices}
-    others = [weight for weight in model.parameters() if id(weight) not in ours]
-    rate, decay = recipe.peak_learning_rate, recipe.weight_decay
-    return [
-        Muon(matrices, lr=rate, weight_decay=decay),
-        torch.optim.AdamW(others, lr=rate, betas=(0.9, 0.95), weight_decay=0.0, fused=True),
+def build_optimizer(model: LlamaForCausalLM, recipe: Recipe) -> torch.optim.Optimizer:
+    """Make AdamW that lets only the matrices decay."""
+    matrices = [weight for weight in model.parameters() if weight.dim() > 1]
+    norms = [weight for weight in model.parameters() if weight.dim() == 1]
+    groups = [
+        {"params": matrices, "weight_decay": recipe.weight_decay},
+        {"params": norms, "weight_decay": 0.0},
     ]
+    return torch.optim.AdamW(groups, lr=recipe.peak_learning_rate, betas=(0.9, 0.98), fused=True)
 
 
 def schedule(step: int, steps: int, warmup_steps: int) -> float:

@@ -22,6 +22,7 @@ from transformers.utils import logging as transformers_logging
 
 from contract.checkpoint_files import digest_files
 from model_worker.reward.errors import RewardModelError
+from model_worker.threads import use_fitting_threads
 
 _PAD_TOKEN = "<pad>"  # noqa: S105 a token of text, not a secret
 
@@ -163,6 +164,7 @@ def _load(folder: Path, *, allow_new_head: bool) -> LoadedRewardModel:
     if missing:
         msg = f"{folder}: {len(missing)} weights are missing, among them {missing[0]}."
         raise RewardModelError(msg)
+    use_fitting_threads([classifier])
     return LoadedRewardModel(model=RewardModel(classifier), tokenizer=_load_tokenizer(folder))
 
 

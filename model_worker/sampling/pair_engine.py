@@ -16,6 +16,7 @@ from model_worker.sampling.interface import MAX_REDRAWS, JobError, SamplerFacts,
 from model_worker.sampling.seeds import redraw_seed
 from model_worker.sampling.stepping import Stepper
 from model_worker.settings import WorkerSettings
+from model_worker.threads import use_fitting_threads
 
 ENGINE: Final = "pair-engine/1"
 
@@ -40,6 +41,7 @@ class PairEngine:
             load_checkpoint(folder, device=settings.device, dtype=settings.dtype, files=inspected)
             for folder, inspected in files.items()
         ]
+        use_fitting_threads([checkpoint.model for checkpoint in checkpoints])
         return cls(checkpoints, max_pairs=settings.max_pairs)
 
     def facts(self) -> SamplerFacts:

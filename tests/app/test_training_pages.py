@@ -185,7 +185,6 @@ def test_the_shortest_form_takes_the_paper_as_far_as_the_data_goes(database: Dat
         ({"objective": "safety"}, "none of these holds training comparisons for safety"),
         ({"learning_rate": "fast"}, "must be a valid number."),
         ({"learning_rate": "-1"}, "must be greater than 0."),
-        ({"learning_rate": ""}, "is missing."),
         ({"epochs": "0"}, "must be greater than or equal to 1."),
         ({"epochs": "1.5"}, "must be a valid integer."),
         ({"pairs_per_step": "0"}, "must be greater than or equal to 1."),

@@ -1,6 +1,7 @@
 """The chat template and the tokenizers of the demo and tiny checkpoints."""
 
 from collections.abc import Iterator
+from itertools import pairwise
 from pathlib import Path
 
 import jinja2
@@ -57,7 +58,7 @@ def test_the_template_lies_in_the_folder(tokenizer: PreTrainedTokenizerFast) -> 
 
 def test_each_message_adds_to_the_ids_before_it(tokenizer: PreTrainedTokenizerFast) -> None:
     ids = [encode(tokenizer, CONVERSATION[:end]) for end in range(2, len(CONVERSATION) + 1)]
-    for shorter, longer in zip(ids, ids[1:], strict=False):
+    for shorter, longer in pairwise(ids):
         assert longer[: len(shorter)] == shorter
         assert len(longer) > len(shorter)
 
@@ -118,7 +119,7 @@ def test_a_typed_inst_is_plain_text(tokenizer: PreTrainedTokenizerFast) -> None:
         "مرحبا، كيف حالك؟ أنا بخير.",
         "שלום עולם",
         "👩‍🚀 🙂 🏳️‍🌈 é ñ",
-        "今日は良い天気ですね。你好，世界！ 한국어",
+        "今日は良い天気ですね。你好，世界！ 한국어",  # noqa: RUF001
         'def f(x):\n\treturn {"a": x ** 2}  # why?\r\n\r\n',
         "  leading, trailing  and   inner spaces  ",
         "<unk> <0x0A> \x00 \x7f \ufeff \U0010fffd",

@@ -1,0 +1,94 @@
+"""The admin's pages: this week, the calendar of batches, a batch with its settings, closing it, guidelines."""
+
+from http import HTTPStatus
+from typing import Annotated
+
+from fastapi import APIRouter, Form, Request, Response
+from fastapi.responses import HTMLResponse, RedirectResponse
+
+from app.accounts.forms import ProtectedForm
+from app.batches import guidelines, pages, service
+from app.batches.forms import BatchForm, CloseForm, GuidelineForm
+from app.database import SessionDep
+from app.settings import Settings
+from app.web.access import AdminDep
+from app.web.templating import render
+
+router = APIRouter()
+
+
+@router.get("/admin")
+def week_page(request: Request, session: SessionDep, _visitor: AdminDep) -> HTMLResponse:
+    """How collecting goes right now; the page asks for its block again every few seconds."""
+    settings: Settings = request.state.settings
+    page = pages.week_page(session, lease_s=settings.lease_s)
+    return render(request, "batches/week.html", page, block="week")
+
+
+@router.get("/admin/batches")
+def batches_page(request: Request, session: SessionDep, _visitor: AdminDep) -> HTMLResponse:
+    """All batches."""
+    return render(request, "batches/batches.html", pages.batches_page(session))
+
+
+@router.post("/admin/batches")
+def schedule_next(session: SessionDep, visitor: AdminDep, _form: Annotated[ProtectedForm, Form()]) -> Response:
+    """Schedule the week after the newest batch, and show it."""
+    return _see(f"/admin/batches/{service.schedule_next(session, actor=visitor.person).number}")
+
+
+@router.get("/admin/batches/{number}")
+def batch_page(request: Request, session: SessionDep, _visitor: AdminDep, number: int) -> HTMLResponse:
+    """Everything about one batch."""
+    return render(request, "batches/batch.html", pages.batch_page(session, service.get(session, number)))
+
+
+@router.post("/admin/batches/{number}")
+def change_batch(
+    request: Request, session: SessionDep, visitor: AdminDep, number: int, form: Annotated[BatchForm, Form()]
+) -> Response:
+    """Change a batch's settings, or show the form again with what is wrong with it."""
+    batch = service.get(session, number)
+    settings, problems = form.read(service.settings_of(session, batch))
+    if settings is None:
+        page = pages.batch_page(session, batch, form, problems)
+        return render(request, "batches/batch.html", page, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    service.change(session, batch, settings, actor=visitor.person)
+    return _see(f"/admin/batches/{number}")
+
+
+@router.get("/admin/batches/{number}/close")
+def close_page(request: Request, session: SessionDep, _visitor: AdminDep, number: int) -> HTMLResponse:
+    """Ask before the week is closed."""
+    return render(request, "batches/close.html", pages.close_page(session, service.get(session, number)))
+
+
+@router.post("/admin/batches/{number}/close")
+def close_batch(session: SessionDep, visitor: AdminDep, number: int, form: Annotated[CloseForm, Form()]) -> Response:
+    """Close the week now."""
+    batch = service.get(session, number)
+    service.close_now(session, batch, wait_for_running=form.wait_for_running, actor=visitor.person)
+    return _see("/admin")
+
+
+@router.get("/admin/guidelines")
+def guidelines_page(request: Request, session: SessionDep, _visitor: AdminDep) -> HTMLResponse:
+    """The guidelines and their history."""
+    return render(request, "batches/guidelines.html", pages.guidelines_page(session))
+
+
+@router.post("/admin/guidelines")
+def add_guideline(
+    request: Request, session: SessionDep, visitor: AdminDep, form: Annotated[GuidelineForm, Form()]
+) -> Response:
+    """Publish a new version of a guideline."""
+    problems = form.problems(guidelines.current(session, form.objective).text)
+    if problems:
+        page = pages.guidelines_page(session, form, problems)
+        return render(request, "batches/guidelines.html", page, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    guidelines.add_version(session, form.objective, form.plain_text, actor=visitor.person)
+    return _see(f"/admin/guidelines#{form.objective}")
+
+
+def _see(path: str) -> RedirectResponse:
+    return RedirectResponse(path, status_code=HTTPStatus.SEE_OTHER)

@@ -1,0 +1,99 @@
+"""Other libraries read a frozen dataset unchanged: the snippets of docs/dataset-format.md, run as they are."""
+
+import os
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from app.database import connect
+from app.datasets import card
+from app.datasets import service as datasets
+from app.datasets.parquet import SCHEMA
+from app.models import now
+from app.paths import ROOT
+from app.settings import Settings
+from contract.dataset import PreferenceRow
+from contract.vocabulary import LeftOut, Objective
+from tests import factories as make
+
+DOCUMENT = ROOT / "docs" / "dataset-format.md"
+# Its libraries warn about themselves and about each other.
+pytestmark = pytest.mark.filterwarnings("ignore")
+
+
+@pytest.fixture(scope="module")
+def frozen(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder that holds a frozen dataset, ``batch-001``, and one that has no safety rows, ``batch-002``."""
+    here = tmp_path_factory.mktemp("frozen")
+    shutil.copy(sqlite_template, here / "here.db")
+    settings = Settings(database_url=f"sqlite:///{here / 'here.db'}", data_dir=here, datasets_dir=here / "datasets")
+    settings.ensure_secrets()
+    database = connect(settings.database_url)
+    with database.write() as session:
+        ann = make.make_person(session)
+        full = make.make_week(session, ann, conversations=5)
+        small = make.make_open_batch(session)
+        make.make_judged(session, small, ann, "The only conversation")
+        for batch in (full, small):
+            batch.frozen_at = now()
+            datasets.freeze(session, batch, settings)
+    database.dispose()
+    return here / "datasets"
+
+
+@pytest.fixture
+def offline(frozen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with the datasets in it; caches stay in the test's own folder."""
+    import datasets as hugging_face  # noqa: PLC0415 - a second's work that other tests need not pay
+
+    shutil.copytree(frozen, tmp_path / "work")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(hugging_face.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    assert os.environ["HF_HUB_OFFLINE"] == "1"
+    return tmp_path / "work"
+
+
+def snippets() -> list[str]:
+    return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
+
+
+@pytest.mark.usefixtures("offline")
+def test_datasets_loads_each_config_and_split() -> None:
+    from datasets import get_dataset_config_names, load_dataset  # noqa: PLC0415
+
+    assert get_dataset_config_names("./batch-001") == ["helpfulness", "safety"]
+    for objective in Objective:
+        loaded = load_dataset("./batch-001", objective.value)
+        assert {split: rows.num_rows for split, rows in loaded.items()} == {"train": 6, "test": 1}
+        for row in (*loaded["train"], *loaded["test"]):
+            assert PreferenceRow.model_validate(row).objective is objective
+    only = load_dataset("./batch-002")
+    assert {split: rows.num_rows for split, rows in only.items()} == {"train": 1}
+
+
+def test_the_documented_snippets_run(offline: Path) -> None:
+    from model_worker.demo.tiny import make_tiny_checkpoint  # noqa: PLC0415
+
+    make_tiny_checkpoint(offline / "chat-checkpoint")
+    loading, training = snippets()
+    found: dict[str, Any] = {}
+    exec(loading, found)
+    exec(training, found)
+    trainer = found["trainer"]
+    assert trainer.state.global_step == 2
+    assert trainer.state.log_history[-1]["train_loss"] > 0
+    assert "margin" in trainer.train_dataset.column_names
+
+
+def test_the_document_and_the_card_name_every_column_and_reason(offline: Path) -> None:
+    document = DOCUMENT.read_text(encoding="utf-8")
+    text = (offline / "batch-001" / "README.md").read_text(encoding="utf-8")
+    for column in SCHEMA.names:
+        assert f"| `{column}` |" in document
+        assert f"| `{column}` |" in text
+    for reason in LeftOut:
+        assert f"| `{reason}` |" in document
+    assert set(card.LEFT_OUT_IN_WORDS) == set(LeftOut)

@@ -1,0 +1,93 @@
+"""Realistic prompts and responses for pictures and browser journeys: Markdown, code, long ones, Arabic."""
+
+CURRICULUM = """Everyday **programming** questions, the kind you would ask a patient colleague.
+
+- Start simple; make the second turn harder.
+- At least one prompt in three should ask to *explain*, not to write code."""
+
+CODE_PROMPT = (
+    "My Python script reads a 4 GB log file with f.readlines() and runs out of memory. "
+    "How do I count how often each status code appears?"
+)
+
+CODE_PAIR = (
+    """`readlines()` builds a list of every line, so the whole file ends up in memory. A file object is already an iterator: loop over it and only one line is held at a time.
+
+```python
+from collections import Counter
+from pathlib import Path
+
+def count_status_codes(path: Path) -> Counter[str]:
+    counts = Counter()
+    with path.open(encoding="utf-8", errors="replace") as lines:
+        for line in lines:
+            fields = line.split()
+            if len(fields) > 8:          # a broken line is skipped
+                counts[fields[8]] += 1
+    return counts
+
+for code, count in count_status_codes(Path("access.log")).most_common():
+    print(f"{code}  {count:>10,}")
+```
+
+This needs a few megabytes whatever the size of the file, because the counter has one entry per *distinct* code.
+
+- In the common log format the status is the ninth field, so index 8. Look at one line of yours first.
+- If some lines hold quoted spaces, use a regular expression: `re.search(r'" (\\d{3}) ', line)`.
+""",
+    """You should read the file in chunks. Here is how:
+
+```python
+counts = {}
+with open("access.log") as f:
+    while True:
+        chunk = f.read(1024 * 1024)
+        if not chunk:
+            break
+        for line in chunk.split("\\n"):
+            code = line.split(" ")[8]
+            counts[code] = counts.get(code, 0) + 1
+print(counts)
+```
+
+Reading 1 MB at a time keeps the memory low. You could also try:
+
+1. Adding more memory to the machine
+2. Using `pandas.read_csv` with `chunksize`
+3. Splitting the file with the `split` command
+
+| approach | memory | speed |
+|---|---|---|
+| `readlines()` | 4 GB | fast |
+| chunks | 1 MB | fast |
+| pandas | 100 MB | slow |
+""",
+)
+
+FOLLOW_UP = "Thank you. Can it use all eight cores of my machine, and is that worth the trouble?"
+
+LONG_PAIR = (
+    "It can, but measure first. Counting lines is usually limited by the disk, not by the processor.\n\n"
+    + "\n\n".join(
+        f"**Step {number}.** Give each process its own byte range, and let it begin at the first line end after its "
+        "start. The process before it reads on to that line end, so that no line is counted twice and none is lost. "
+        "Add the counters at the end; a `Counter` adds up with `+`."
+        for number in range(1, 9)
+    ),
+    "Yes. Use `multiprocessing.Pool(8)` and `map` over the lines. It will be eight times faster.",
+)
+
+ARABIC_PROMPT = "كيف أعرف إن كان خليط مواد التنظيف في منزلي خطيرًا؟ I have bleach and vinegar under the sink."
+
+ARABIC_PAIR = (
+    """**لا تخلطهما أبدًا.** المبيّض (bleach) مع الخل يُطلق غاز الكلور، وهو سامّ حتى بكميات صغيرة.
+
+- افتح النوافذ واخرج من الغرفة إذا شممت رائحة حادّة.
+- احفظ كل مادة في عبوتها الأصلية.
+- اقرأ الملصق: عبارة `do not mix` تعني خطرًا حقيقيًا.
+
+اتصل بمركز السموم إذا شعرت بسعال أو ضيق في التنفس.""",
+    """يمكنك خلطهما بنسبة متساوية للحصول على منظّف أقوى، ثم اتركه عشر دقائق في غرفة مغلقة.
+
+Mixing them works well on tiles.""",
+)

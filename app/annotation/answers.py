@@ -1,6 +1,6 @@
 """Reads what an annotator wrote and pressed. Pure functions: they take text and say what it means, or what is wrong."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from uuid import UUID
 
@@ -82,21 +82,27 @@ def read_answer(
     note = _clean(rationale)
     if len(note) > RATIONALE_CHARACTERS or _NUL in note:
         return Rejected(f"rationale: at most {RATIONALE_CHARACTERS:,} characters, and no NUL character.")
-    if comparison.objective is not Objective.SAFETY:
-        if safety:
-            return Rejected("safety: a helpfulness comparison has no safety label.")
-        return Answer(chosen, strength, rationale=note)
+    if comparison.objective is Objective.SAFETY:
+        return _label(Answer(chosen, strength, rationale=note), safety, is_confirmed=is_confirmed)
+    if safety:
+        return Rejected("safety: a helpfulness comparison has no safety label.")
+    return Answer(chosen, strength, rationale=note)
+
+
+def _label(answer: Answer, safety: str, *, is_confirmed: bool) -> Answer | Rejected:
+    """The answer with its safety label; one that a dataset will not take must be confirmed."""
     if safety not in set(SafetyAnswer):
         return Rejected("safety: say which of the responses are safe.")
     label = SafetyAnswer(safety)
-    chosen_safe, rejected_safe = label.is_safe(chosen.side), label.is_safe(chosen.side.other)
+    side = answer.chosen.side
+    chosen_safe, rejected_safe = label.is_safe(side), label.is_safe(side.other)
     if not SafetyBin.of(chosen_safe=chosen_safe, rejected_safe=rejected_safe).is_exported and not is_confirmed:
         return Rejected(
-            f"You chose {chosen.side.upper()}, but labelled only {chosen.side.other.upper()} as safe. "
+            f"You chose {side.upper()}, but labelled only {side.other.upper()} as safe. "
             "Such a comparison is recorded, but stays out of the datasets.",
             needs_confirmation=True,
         )
-    return Answer(chosen, strength, chosen_safe, rejected_safe, note)
+    return replace(answer, chosen_safe=chosen_safe, rejected_safe=rejected_safe)
 
 
 def _read_rating(comparison: Comparison, rating: str) -> tuple[Response, Strength] | Rejected:

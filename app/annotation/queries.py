@@ -178,9 +178,7 @@ def last_annotated(session: Session, annotator_id: UUID) -> Comparison | None:
 def has_later_turn(session: Session, comparison: Comparison) -> bool:
     """Whether the conversation has gone on after a comparison."""
     later = aliased(Comparison)
-    found = select(later.id).where(
-        later.conversation_id == comparison.conversation_id, later.turn > comparison.turn
-    )
+    found = select(later.id).where(later.conversation_id == comparison.conversation_id, later.turn > comparison.turn)
     return session.scalars(found.limit(1)).one_or_none() is not None
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.accounts.forms import ProtectedForm
-from app.annotation import answers, service
+from app.annotation import answers, judging, service
 from app.annotation.answers import Rejected, SafetyAnswer
 from app.annotation.forms import AnnotationForm, FirstPromptForm, NextPromptForm, SkipForm
 from app.annotation.workspace import Draft, Workspace, workspace, workspace_to_change
@@ -123,7 +123,7 @@ def annotate(
         shown = workspace_to_change(session, visitor.person, comparison)
         draft = Draft(rating=form.rating, safety=form.safety, rationale=form.rationale)
         return _show_again(request, session, shown, answer, draft)
-    service.annotate(session, visitor.person, comparison, answer)
+    judging.annotate(session, visitor.person, comparison, answer)
     return _go_on(request, session, visitor)
 
 
@@ -137,7 +137,7 @@ def skip(
 ) -> Response:
     """Refuse to rate a comparison, with the reason."""
     comparison = service.own_comparison(session, visitor.person, comparison_id)
-    service.skip(session, visitor.person, comparison, form.reason, form.note)
+    judging.skip(session, visitor.person, comparison, form.reason, form.note)
     return _go_on(request, session, visitor)
 
 
@@ -170,9 +170,7 @@ def _show_again(
     return _show(request, session, replace(shown, draft=draft), problem)
 
 
-def _show(
-    request: Request, session: SessionDep, shown: Workspace, problem: Rejected | None = None
-) -> HTMLResponse:
+def _show(request: Request, session: SessionDep, shown: Workspace, problem: Rejected | None = None) -> HTMLResponse:
     if shown.is_first_look and shown.comparison_id is not None:
         _start_clock(request, session, shown.comparison_id)
     page = WorkspacePage(

@@ -1,4 +1,4 @@
-"""What an annotator does: begin a conversation, judge its responses, go on, skip, finish.
+"""How a conversation goes: begin it, go on, try again, finish. ``judging`` holds what is said about its pairs.
 
 Every function takes the annotator and reaches only what is theirs: anything else does not exist for them.
 Sending the same thing twice, as a double click does, changes nothing and fails nothing.
@@ -10,13 +10,9 @@ from uuid import UUID
 from sqlalchemy.orm import Session
 
 from app.annotation import queries
-from app.annotation.answers import Answer
-from app.batches import guidelines
 from app.batches import service as batches
 from app.errors import ConflictError, InvalidInputError, NotFoundError
 from app.models import (
-    Annotation,
-    AnnotationRevision,
     Batch,
     BatchState,
     Comparison,
@@ -24,8 +20,6 @@ from app.models import (
     Conversation,
     ConversationState,
     Person,
-    Skip,
-    SkipReason,
     now,
 )
 from app.sampling import service as sampling
@@ -123,7 +117,7 @@ def start_conversation(session: Session, annotator: Person, objective: Objective
         msg = f"objective: batch {batch.number} does not collect {objective}."
         raise InvalidInputError(msg)
     for stale in queries.stale_conversations(session, annotator.id):
-        _finish(stale)
+        finish(stale)
     conversation = Conversation(batch_id=batch.id, objective=objective, annotator_id=annotator.id)
     session.add(conversation)
     session.flush()
@@ -139,7 +133,7 @@ def continue_conversation(session: Session, annotator: Person, conversation_id: 
         MovedOnError: It waits for something else, is finished, or has all the turns that it may have.
 
     """
-    conversation = _own_conversation(session, annotator, conversation_id)
+    conversation = own_conversation(session, annotator, conversation_id)
     latest = queries.latest_comparison(session, conversation.id)
     batch = queries.batch(session, conversation.batch_id)
     if latest.turn > 1 and _is_repeated(queries.Live(conversation, batch, latest), latest.turn, prompt):
@@ -160,62 +154,12 @@ def finish_conversation(session: Session, annotator: Person, conversation_id: UU
         MovedOnError: Its responses are being sampled or wait to be judged.
 
     """
-    conversation = _own_conversation(session, annotator, conversation_id)
+    conversation = own_conversation(session, annotator, conversation_id)
     latest = queries.latest_comparison(session, conversation.id)
     if latest.state in {ComparisonState.SAMPLING, ComparisonState.READY}:
         msg = "Judge or skip the comparison first; then the conversation can be finished."
         raise MovedOnError(msg)
-    _finish(conversation)
-
-
-def annotate(session: Session, annotator: Person, comparison: Comparison, answer: Answer) -> Annotation:
-    """Record a choice, or change it as long as the conversation has not moved on; every change is a revision.
-
-    ``comparison`` is the annotator's own, and ``answer`` one that was read for it.
-
-    Raises:
-        BatchClosedError: The batch takes no more annotations.
-        MovedOnError: The comparison is not ready, was skipped, or a later prompt builds on its choice.
-
-    """
-    conversation = _own_conversation(session, annotator, comparison.conversation_id)
-    session.refresh(comparison, ["state"])
-    annotation = queries.annotation_of(session, comparison.id, annotator.id)
-    if annotation is not None and _says(annotation, answer):
-        return annotation
-    batch = _running_batch(session, comparison.batch_id)
-    if annotation is not None and not queries.has_later_turn(session, comparison):
-        _revise(session, annotation, answer)
-    elif annotation is None and comparison.state is ComparisonState.READY:
-        annotation = _create(session, annotator, comparison, answer)
-        comparison.state = ComparisonState.ANNOTATED
-        if not is_live(batch, comparison):
-            _finish(conversation)
-    else:
-        msg = "This comparison cannot be judged any more: the conversation has moved on."
-        raise MovedOnError(msg)
-    return annotation
-
-
-def skip(session: Session, annotator: Person, comparison: Comparison, reason: SkipReason, note: str = "") -> None:
-    """Refuse to rate a comparison. Without a choice nothing can follow, so the conversation ends.
-
-    Raises:
-        BatchClosedError: The batch takes no more annotations.
-        MovedOnError: The comparison is not waiting to be judged.
-
-    """
-    conversation = _own_conversation(session, annotator, comparison.conversation_id)
-    session.refresh(comparison, ["state"])
-    if queries.skip_of(session, comparison.id, annotator.id) is not None:
-        return
-    _running_batch(session, comparison.batch_id)
-    if comparison.state is not ComparisonState.READY:
-        msg = "This comparison does not wait to be judged, so it cannot be skipped."
-        raise MovedOnError(msg)
-    session.add(Skip(comparison_id=comparison.id, annotator_id=annotator.id, reason=reason, note=note.strip()))
-    comparison.state = ComparisonState.SKIPPED
-    _finish(conversation)
+    finish(conversation)
 
 
 def retry(session: Session, annotator: Person, comparison: Comparison) -> None:
@@ -226,7 +170,7 @@ def retry(session: Session, annotator: Person, comparison: Comparison) -> None:
         MovedOnError: Nothing has failed, or the conversation is finished.
 
     """
-    conversation = _own_conversation(session, annotator, comparison.conversation_id)
+    conversation = own_conversation(session, annotator, comparison.conversation_id)
     session.refresh(comparison, ["state"])
     if comparison.state is ComparisonState.SAMPLING:
         return
@@ -275,7 +219,13 @@ def _is_repeated(under_way: queries.Live, turn: int, prompt: str) -> bool:
     return is_unjudged and latest.turn == turn and latest.prompt == prompt
 
 
-def _own_conversation(session: Session, annotator: Person, conversation_id: UUID) -> Conversation:
+def own_conversation(session: Session, annotator: Person, conversation_id: UUID) -> Conversation:
+    """One of the annotator's own conversations, locked.
+
+    Raises:
+        NotFoundError: There is none of this id, or it is somebody else's.
+
+    """
     conversation = queries.own_conversation(session, annotator.id, conversation_id)
     if conversation is None:
         msg = "There is no such conversation."
@@ -291,7 +241,13 @@ def _open_batch(session: Session, batch_id: UUID) -> Batch:
     return batch
 
 
-def _running_batch(session: Session, batch_id: UUID) -> Batch:
+def running_batch(session: Session, batch_id: UUID) -> Batch:
+    """A batch that still takes annotations, and cannot close before this transaction ends.
+
+    Raises:
+        BatchClosedError: It takes none any more.
+
+    """
     batch = queries.held_batch(session, batch_id)
     if batch.state not in _RUNNING:
         msg = f"Batch {batch.number} has closed, so this comparison cannot be judged any more."
@@ -299,66 +255,8 @@ def _running_batch(session: Session, batch_id: UUID) -> Batch:
     return batch
 
 
-def _finish(conversation: Conversation) -> None:
+def finish(conversation: Conversation) -> None:
+    """End a conversation, if it has not ended."""
     if conversation.state is not ConversationState.FINISHED:
         conversation.state = ConversationState.FINISHED
         conversation.finished_at = now()
-
-
-def _says(annotation: Annotation, answer: Answer) -> bool:
-    return (
-        annotation.chosen_response_id == answer.chosen.id
-        and annotation.strength is answer.strength
-        and annotation.chosen_safe is answer.chosen_safe
-        and annotation.rejected_safe is answer.rejected_safe
-        and annotation.rationale == answer.rationale
-    )
-
-
-def _create(session: Session, annotator: Person, comparison: Comparison, answer: Answer) -> Annotation:
-    at = now()
-    annotation = Annotation(
-        comparison_id=comparison.id,
-        objective=comparison.objective,
-        annotator_id=annotator.id,
-        chosen_response_id=answer.chosen.id,
-        guideline_id=guidelines.current(session, comparison.objective).id,
-        # Processes on several machines may disagree a little about the time; nobody judges in less than none.
-        seconds=max(0.0, (at - (comparison.shown_at or at)).total_seconds()),
-        strength=answer.strength,
-        chosen_safe=answer.chosen_safe,
-        rejected_safe=answer.rejected_safe,
-        rationale=answer.rationale,
-    )
-    session.add(annotation)
-    session.flush()
-    _add_revision(session, annotation)
-    return annotation
-
-
-def _revise(session: Session, annotation: Annotation, answer: Answer) -> None:
-    """Change an annotation. Its seconds stay: they measure how long the first decision took."""
-    annotation.chosen_response_id = answer.chosen.id
-    annotation.strength = answer.strength
-    annotation.chosen_safe = answer.chosen_safe
-    annotation.rejected_safe = answer.rejected_safe
-    annotation.rationale = answer.rationale
-    annotation.guideline_id = guidelines.current(session, annotation.objective).id
-    annotation.revision += 1
-    annotation.updated_at = now()
-    _add_revision(session, annotation)
-
-
-def _add_revision(session: Session, annotation: Annotation) -> None:
-    session.add(
-        AnnotationRevision(
-            annotation_id=annotation.id,
-            revision=annotation.revision,
-            chosen_response_id=annotation.chosen_response_id,
-            author_id=annotation.annotator_id,
-            strength=annotation.strength,
-            chosen_safe=annotation.chosen_safe,
-            rejected_safe=annotation.rejected_safe,
-            rationale=annotation.rationale,
-        )
-    )

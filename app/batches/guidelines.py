@@ -55,11 +55,4 @@ def add_version(session: Session, objective: Objective, text: str, *, actor: Per
 
 def versions(session: Session, objective: Objective) -> list[Guideline]:
     """Every version for an objective, the newest first; a look that adds nothing."""
-    return list(
-        session.scalars(select(Guideline).where(Guideline.objective == objective).order_by(Guideline.version.desc()))
-    )
-
-
-def first_text(objective: Objective) -> str:
-    """What the first version says where an admin has not written one."""
-    return _FIRST_VERSIONS[objective]
+    return list(session.scalars(_newest_first(objective)))

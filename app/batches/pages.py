@@ -221,7 +221,7 @@ def guidelines_page(
     views = []
     for objective in Objective:
         versions = guidelines.versions(session, objective)
-        text = versions[0].text if versions else guidelines.first_text(objective)
+        text = versions[0].text if versions else ""
         typed = form.text if form is not None and form.objective is objective else text
         views.append(GuidelineView(objective=objective, versions=versions, current_text=text, typed=typed))
     return GuidelinesPage(guidelines=views, problems=problems or {})
@@ -246,7 +246,7 @@ def _state_words(batch: Batch, at: datetime) -> str:
     if batch.state is BatchState.OPEN and batch.closes_at <= at:
         return "closing now"
     if batch.state is BatchState.SCHEDULED and batch.opens_at <= at:
-        return "opens as soon as the batch before it has closed"
+        return "waits to open"
     return _STATE_WORDS[batch.state]
 
 

@@ -69,7 +69,7 @@ def locked(session: Session, batch_id: UUID) -> Batch:
 def targets(session: Session, batch_id: UUID) -> dict[Objective, int]:
     """How many comparisons of each objective a batch wants."""
     rows = session.execute(select(BatchTarget.objective, BatchTarget.target).where(BatchTarget.batch_id == batch_id))
-    found = dict(rows)
+    found = dict(rows.all())
     return {objective: found.get(objective, 0) for objective in Objective}
 
 

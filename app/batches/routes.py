@@ -82,6 +82,7 @@ def add_guideline(
     request: Request, session: SessionDep, visitor: AdminDep, form: Annotated[GuidelineForm, Form()]
 ) -> Response:
     """Publish a new version of a guideline."""
+    guidelines.ensure_first(session)
     problems = form.problems(guidelines.current(session, form.objective).text)
     if problems:
         page = pages.guidelines_page(session, form, problems)

@@ -97,6 +97,7 @@ def problems(settings: BatchSettings) -> dict[str, str]:
 def create(session: Session, settings: BatchSettings, *, actor: Person | None = None) -> Batch:
     """Add a scheduled batch with the next number."""
     _check(settings)
+    # The first versions are made here: pages show the guideline in transactions that only read.
     guidelines.ensure_first(session)
     newest = queries.latest(session)
     batch = Batch(
@@ -107,9 +108,6 @@ def create(session: Session, settings: BatchSettings, *, actor: Person | None = 
     session.add(batch)
     session.flush()
     _apply(session, batch, settings)
-    for objective in Objective:
-        # The first versions are made here: pages show the guideline in transactions that only read.
-        guidelines.current(session, objective)
     audit.record(session, "batch.created", f"batch {batch.number}", actor=actor)
     return batch
 

@@ -20,6 +20,7 @@ router = APIRouter()
 
 _UNITS = ("B", "kB", "MB", "GB", "TB")
 _UNIT_STEP = 1000
+_NO_BREAK = "\N{NO-BREAK SPACE}"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,6 @@ def _size(number: float) -> str:
     """A number of bytes, short."""
     for unit in _UNITS[:-1]:
         if number < _UNIT_STEP:
-            return f"{number:.3g} {unit}"
+            return f"{number:.3g}{_NO_BREAK}{unit}"
         number /= _UNIT_STEP
-    return f"{number:.3g} {_UNITS[-1]}"
+    return f"{number:.3g}{_NO_BREAK}{_UNITS[-1]}"

@@ -32,9 +32,8 @@ class UsageError(ContractError):
 @commands.command("list")
 def list_datasets() -> None:
     """Show the datasets of this installation."""
-    _, database = _installation()
     table = Table("name", "batch", "rows", "frozen at (UTC)", "sha256 of the manifest")
-    with database.read() as session:
+    with _installation() as (_, database), database.read() as session:
         for dataset, batch in service.all_datasets(session):
             table.add_row(
                 dataset.name,
@@ -43,7 +42,6 @@ def list_datasets() -> None:
                 f"{dataset.frozen_at:%Y-%m-%d %H:%M}",
                 dataset.manifest_sha256,
             )
-    database.dispose()
     _OUT.print(table)
 
 
@@ -87,14 +85,11 @@ def verify_dataset(
 
 
 def _export_from_here(name: str, target: Path) -> Manifest:
-    settings, database = _installation()
-    settings.ensure_secrets()
-    with database.read() as session:
+    with _installation() as (settings, database), database.read() as session:
         dataset = service.get(session, name)
         manifest = service.manifest_of(dataset)
         with _progress(manifest) as on_bytes:
             problems = service.export(session, dataset, target, settings, on_bytes)
-    database.dispose()
     for problem in problems:
         _ERR.print(f"The stored folder is damaged: {problem}", style="yellow")
     if problems:
@@ -112,17 +107,23 @@ def _export_from_url(name: str, target: Path, url: str, token_file: Path) -> Man
     return download.manifest
 
 
-def _installation() -> tuple[Settings, Database]:
+@contextmanager
+def _installation() -> Generator[tuple[Settings, Database]]:
+    """The settings and the database of this machine's installation."""
     settings = Settings()
+    settings.ensure_secrets()
     database = connect(settings.database_url)
-    require_current_schema(database, settings.database_url)
-    return settings, database
+    try:
+        require_current_schema(database, settings.database_url)
+        yield settings, database
+    finally:
+        database.dispose()
 
 
 @contextmanager
 def _progress(manifest: Manifest) -> Generator[Callable[[int], None]]:
     """A bar over the bytes of a dataset."""
     columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=_ERR, transient=True) as progress:
+    with Progress(*columns, console=_ERR, transient=True, disable=not _ERR.is_terminal) as progress:
         task = progress.add_task(manifest.name, total=sum(file.bytes for file in manifest.files))
         yield lambda count: progress.advance(task, count)

@@ -46,7 +46,9 @@ def freeze(session: Session, batch: Batch, settings: Settings) -> PreferenceData
     survey = rows.survey(session, batch, rules)
     sides = _draw_and_note(session, batch, survey)
     maker = FolderMaker(session, batch, identity, rules, settings.pseudonym_secret.get_secret_value())
-    with store.draft_folder(settings.datasets_root / identity.name) as folder:
+    target = settings.datasets_root / identity.name
+    store.remove_drafts(target)
+    with store.draft_folder(target) as folder:
         manifest, content = maker.write(folder, survey, sides)
     dataset = PreferenceDataset(
         name=identity.name,

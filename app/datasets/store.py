@@ -1,5 +1,6 @@
 """The folders of frozen datasets: they appear whole or not at all, and no name leads out of them."""
 
+import glob
 import hashlib
 import os
 import secrets
@@ -24,21 +25,20 @@ class TargetTakenError(ConflictError):
 
 @contextmanager
 def draft_folder(target: Path) -> Generator[Path]:
-    """A fresh hidden folder beside ``target``, which becomes it at the end of the block, or is removed.
-
-    Drafts that a killed process left behind are removed as well: the caller makes sure, by a lock, that
-    nobody else is writing the same target.
-    """
-    target.parent.mkdir(parents=True, exist_ok=True)
-    for leftover in target.parent.glob(f".{target.name}.draft-*"):
-        shutil.rmtree(leftover)
+    """A fresh hidden folder beside ``target``, which becomes it at the end of the block, or is removed."""
     draft = target.with_name(f".{target.name}.draft-{secrets.token_hex(8)}")
-    draft.mkdir()
+    draft.mkdir(parents=True)
     try:
         yield draft
         _publish(draft, target)
     finally:
         shutil.rmtree(draft, ignore_errors=True)
+
+
+def remove_drafts(target: Path) -> None:
+    """Remove what killed processes left behind; the caller makes sure, by a lock, that nobody is writing ``target``."""
+    for draft in target.parent.glob(f".{glob.escape(target.name)}.draft-*"):
+        shutil.rmtree(draft)
 
 
 def _publish(draft: Path, target: Path) -> None:
@@ -91,9 +91,15 @@ def file_of(folder: Path, manifest: Manifest, name: str) -> Path:
         NoSuchFileError: There is no such file.
 
     """
-    path = folder / name if name in file_names(manifest) else None
-    if path is None or path.resolve() != folder.resolve() / name or not path.is_file():
+    if name not in file_names(manifest):
         msg = f"The dataset {manifest.name} has no such file."
+        raise NoSuchFileError(msg)
+    path = folder / name
+    if path.resolve() != folder.resolve() / name or not path.is_file():
+        msg = (
+            f"{name} is not in the dataset store of this installation. Make the dataset again with: "
+            f"preferably dataset export {manifest.name} --to FOLDER"
+        )
         raise NoSuchFileError(msg)
     return path
 

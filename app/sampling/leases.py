@@ -10,7 +10,6 @@ from sqlalchemy.orm import Session
 from app.errors import ConflictError
 from app.models import Leased, WorkState
 
-
 Work = TypeVar("Work", bound=Leased)
 
 

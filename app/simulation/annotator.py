@@ -13,7 +13,7 @@ from app.simulation.prompts import Writer
 from contract.vocabulary import Objective, Side, Strength
 
 _WORKSPACE = "/annotate"
-_FIRST_WAIT_S = 0.05
+_FIRST_WAIT_S = 0.2
 _LONGEST_WAIT_S = 1.0
 _MOST_RETRIES = 2
 _MOST_ERRORS_IN_A_ROW = 3

@@ -1,5 +1,6 @@
 """Turns figures by step into the coordinates of a small line chart; the template only draws."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -11,6 +12,8 @@ _TOP = 10
 _BOTTOM = 24
 _NICE_STEPS = (1.0, 2.0, 2.5, 5.0, 10.0)
 _WANTED_TICKS = 5
+# A number this close to a round one is that one: 1 / 0.2 is not quite 5.
+_ROUNDING = 1e-9
 
 
 @dataclass(frozen=True)
@@ -88,12 +91,8 @@ def _bounds(values: Sequence[float]) -> tuple[float, float]:
 def _ticks(low: float, high: float) -> list[float]:
     """A few round numbers between two values."""
     raw = (high - low) / _WANTED_TICKS
-    magnitude = 10.0 ** _floor_log10(raw)
-    step = next(nice * magnitude for nice in _NICE_STEPS if nice * magnitude >= raw * (1 - 1e-9))
-    first = -int(-low // step)
-    last = int(high // step)
+    magnitude = 10.0 ** math.floor(math.log10(raw))
+    step = next(nice * magnitude for nice in _NICE_STEPS if nice * magnitude >= raw * (1 - _ROUNDING))
+    first = math.ceil(low / step - _ROUNDING)
+    last = math.floor(high / step + _ROUNDING)
     return [round(number * step, 10) for number in range(first, last + 1)]
-
-
-def _floor_log10(value: float) -> int:
-    return int(f"{value:e}".split("e")[1])

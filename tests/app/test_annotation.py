@@ -7,7 +7,6 @@ from uuid import UUID, uuid4
 
 import pytest
 from sqlalchemy import select, update
-from sqlalchemy.orm import Session
 
 from app.database import Database
 from app.models import (
@@ -54,13 +53,7 @@ def shown_id(html: str, name: str) -> UUID:
     return UUID(found.group(1))
 
 
-def only(session: Session, model: type) -> object:
-    return session.scalars(select(model)).one()
-
-
-def ask(
-    ann: Browser, database: Database, prompt: str = "How do I make tea?", objective: str = "helpfulness"
-) -> UUID:
+def ask(ann: Browser, database: Database, prompt: str = "How do I make tea?", objective: str = "helpfulness") -> UUID:
     """Begin a conversation whose responses are there at once."""
     answer = ann.post("/annotate/conversations", {"objective": objective, "prompt": prompt})
     assert answer.status_code == 303, answer.text
@@ -116,7 +109,8 @@ def test_a_conversation_from_the_first_prompt_to_the_last_turn(ann: Browser, dat
         assert session.scalars(select(Comparison).where(Comparison.turn == 1)).one().prompt == "What is tea?\nBriefly."
 
 
-def test_only_one_press_is_needed_and_its_time_is_measured(ann: Browser, database: Database, batch: Batch) -> None:
+@pytest.mark.usefixtures("batch")
+def test_only_one_press_is_needed_and_its_time_is_measured(ann: Browser, database: Database) -> None:
     comparison_id = ask(ann, database)
     with database.read() as session:
         assert session.get_one(Comparison, comparison_id).shown_at is None
@@ -162,7 +156,8 @@ def test_nothing_on_the_screen_tells_which_model_made_what(
         assert [secret for secret in secrets if secret.lower() in seen] == []
 
 
-def test_responses_are_shown_only_when_both_are_complete(ann: Browser, database: Database, batch: Batch) -> None:
+@pytest.mark.usefixtures("batch")
+def test_responses_are_shown_only_when_both_are_complete(ann: Browser, database: Database) -> None:
     ann.post("/annotate/conversations", {"objective": "helpfulness", "prompt": "Hi"})
     with database.write() as session:
         comparison = session.scalars(select(Comparison)).one()
@@ -182,7 +177,8 @@ def test_responses_are_shown_only_when_both_are_complete(ann: Browser, database:
     assert "<html" not in block
 
 
-def test_a_partial_post_answers_with_the_next_screen(ann: Browser, database: Database, batch: Batch) -> None:
+@pytest.mark.usefixtures("batch")
+def test_a_partial_post_answers_with_the_next_screen(ann: Browser, database: Database) -> None:
     form = {"objective": "helpfulness", "prompt": "Hi"}
     waiting = ann.post("/annotate/conversations", form, headers=PARTIAL)
     assert (waiting.status_code, screen(waiting.text)) == (200, "waiting")
@@ -192,13 +188,12 @@ def test_a_partial_post_answers_with_the_next_screen(ann: Browser, database: Dat
     assert (after.status_code, screen(after.text)) == (200, "continue")
 
 
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize(
     ("prompt", "message"),
     [("", "prompt: write something"), (" \n ", "prompt: write something"), ("x" * 30_000, "30,000 characters")],
 )
-def test_a_prompt_out_of_limits_comes_back_whole(
-    ann: Browser, database: Database, batch: Batch, prompt: str, message: str
-) -> None:
+def test_a_prompt_out_of_limits_comes_back_whole(ann: Browser, database: Database, prompt: str, message: str) -> None:
     answer = ann.post("/annotate/conversations", {"objective": "safety", "prompt": prompt})
     assert answer.status_code == 422
     assert screen(answer.text) == "write"
@@ -209,7 +204,8 @@ def test_a_prompt_out_of_limits_comes_back_whole(
         assert session.scalars(select(Conversation)).all() == []
 
 
-def test_characters_that_no_database_stores_are_refused(ann: Browser, batch: Batch) -> None:
+@pytest.mark.usefixtures("batch")
+def test_characters_that_no_database_stores_are_refused(ann: Browser) -> None:
     answer = ann.post("/annotate/conversations", {"objective": "safety", "prompt": "a\0b"})
     assert answer.status_code == 422
     assert "NUL" in answer.text
@@ -230,9 +226,8 @@ def test_a_foreign_or_missing_rating_saves_nothing(ann: Browser, database: Datab
         assert session.get_one(Comparison, comparison_id).state is ComparisonState.READY
 
 
-def test_a_safety_comparison_needs_a_label_and_keeps_what_was_pressed(
-    ann: Browser, database: Database, batch: Batch
-) -> None:
+@pytest.mark.usefixtures("batch")
+def test_a_safety_comparison_needs_a_label_and_keeps_what_was_pressed(ann: Browser, database: Database) -> None:
     comparison_id = ask(ann, database, objective="safety")
     chosen = rating(database, comparison_id, Side.B, Strength.SLIGHTLY_BETTER)
     form = {"rating": chosen, "rationale": "Because of <this>"}
@@ -245,27 +240,29 @@ def test_a_safety_comparison_needs_a_label_and_keeps_what_was_pressed(
     assert judge(ann, comparison_id, rating=chosen, safety="both_unsafe") == 303
 
 
-def test_a_helpfulness_comparison_takes_no_label(ann: Browser, database: Database, batch: Batch) -> None:
+@pytest.mark.usefixtures("batch")
+def test_a_helpfulness_comparison_takes_no_label(ann: Browser, database: Database) -> None:
     comparison_id = ask(ann, database)
     assert judge(ann, comparison_id, rating=rating(database, comparison_id), safety="both_safe") == 422
     with database.read() as session:
         assert session.scalars(select(Annotation)).all() == []
 
 
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize("side", list(Side))
 @pytest.mark.parametrize(
     ("safety", "safe"),
     [("both_safe", "ab"), ("only_a_safe", "a"), ("only_b_safe", "b"), ("both_unsafe", "")],
 )
 def test_the_label_is_turned_into_chosen_and_rejected_on_the_server(
-    ann: Browser, database: Database, batch: Batch, side: Side, safety: str, safe: str
+    ann: Browser, database: Database, side: Side, safety: str, safe: str
 ) -> None:
     comparison_id = ask(ann, database, objective="safety")
     form = {"rating": rating(database, comparison_id, side), "safety": safety}
     if safe == side.other.value:
         warned = ann.post(f"/annotate/comparisons/{comparison_id}/annotation", form)
         assert warned.status_code == 422
-        assert "stays out of the datasets" in warned.text
+        assert 'unsafe-choice" role="alert"' in warned.text
         assert re.search(rf'value="{safety}"[^>]* checked', warned.text)
         form |= {"confirm": "true"}
     assert judge(ann, comparison_id, **form) == 303
@@ -277,9 +274,8 @@ def test_the_label_is_turned_into_chosen_and_rejected_on_the_server(
     assert re.search(rf'value="{safety}"[^>]* checked', change)
 
 
-def test_a_choice_can_be_changed_until_the_conversation_moves_on(
-    ann: Browser, database: Database, batch: Batch
-) -> None:
+@pytest.mark.usefixtures("batch")
+def test_a_choice_can_be_changed_until_the_conversation_moves_on(ann: Browser, database: Database) -> None:
     comparison_id = ask(ann, database)
     first, second = rating(database, comparison_id, Side.A), rating(database, comparison_id, Side.B)
     assert [judge(ann, comparison_id, rating=value) for value in (first, first, second, first)] == [303] * 4
@@ -300,7 +296,8 @@ def test_a_choice_can_be_changed_until_the_conversation_moves_on(
     assert screen(ann.get(f"/annotate/comparisons/{comparison_id}?change=true").text) == "waiting"
 
 
-def test_the_last_choice_can_be_changed_after_its_conversation(ann: Browser, database: Database, batch: Batch) -> None:
+@pytest.mark.usefixtures("batch")
+def test_the_last_choice_can_be_changed_after_its_conversation(ann: Browser, database: Database) -> None:
     comparison_id = ask(ann, database)
     judge(ann, comparison_id, rating=rating(database, comparison_id))
     conversation = shown_id(ann.get("/annotate").text, "conversation")
@@ -312,7 +309,8 @@ def test_the_last_choice_can_be_changed_after_its_conversation(ann: Browser, dat
     assert screen(ann.get("/annotate").text) == "write"
 
 
-def test_double_clicks_on_every_other_button_change_nothing(ann: Browser, database: Database, batch: Batch) -> None:
+@pytest.mark.usefixtures("batch")
+def test_double_clicks_on_every_other_button_change_nothing(ann: Browser, database: Database) -> None:
     form = {"objective": "helpfulness", "prompt": "Hi"}
     assert [ann.post("/annotate/conversations", form).status_code for _ in range(2)] == [303, 303]
     assert ann.post("/annotate/conversations", form | {"prompt": "Other"}).status_code == 409
@@ -334,17 +332,17 @@ def test_double_clicks_on_every_other_button_change_nothing(ann: Browser, databa
     assert screen(ann.get("/annotate").text) == "write"
 
 
-def test_a_skip_needs_a_known_reason(ann: Browser, database: Database, batch: Batch) -> None:
+@pytest.mark.usefixtures("batch")
+def test_a_skip_needs_a_known_reason(ann: Browser, database: Database) -> None:
     comparison_id = ask(ann, database)
     assert ann.post(f"/annotate/comparisons/{comparison_id}/skip", {"reason": "tie"}).status_code == 422
     assert ann.post(f"/annotate/comparisons/{comparison_id}/skip").status_code == 422
     assert screen(ann.get("/annotate").text) == "judge"
 
 
+@pytest.mark.usefixtures("batch")
 @pytest.mark.parametrize("state", [ComparisonState.FAILED, ComparisonState.EQUAL_RESPONSES])
-def test_failed_sampling_can_be_tried_again_or_left(
-    ann: Browser, database: Database, batch: Batch, state: ComparisonState
-) -> None:
+def test_failed_sampling_can_be_tried_again_or_left(ann: Browser, database: Database, state: ComparisonState) -> None:
     comparison_id = ask(ann, database)
     with database.write() as session:
         session.get_one(Comparison, comparison_id).state = state
@@ -363,9 +361,8 @@ def test_failed_sampling_can_be_tried_again_or_left(
     assert screen(ann.get("/annotate").text) == "write"
 
 
-def test_an_annotator_reaches_nobody_elses_work(
-    ann: Browser, sign_in: SignIn, database: Database, batch: Batch
-) -> None:
+@pytest.mark.usefixtures("batch")
+def test_an_annotator_reaches_nobody_elses_work(ann: Browser, sign_in: SignIn, database: Database) -> None:
     comparison_id = ask(ann, database)
     conversation = shown_id(ann.get("/annotate").text, "conversation")
     good = {"rating": rating(database, comparison_id)}
@@ -457,7 +454,8 @@ def test_the_objective_is_the_one_that_is_furthest_behind(ann: Browser, database
     assert ann.get("/annotate?objective=speed").status_code == 422
 
 
-def test_text_from_a_model_cannot_become_part_of_the_page(ann: Browser, database: Database, batch: Batch) -> None:
+@pytest.mark.usefixtures("batch")
+def test_text_from_a_model_cannot_become_part_of_the_page(ann: Browser, database: Database) -> None:
     ann.post("/annotate/conversations", {"objective": "helpfulness", "prompt": "</div><script>alert(0)</script>"})
     evil = '</template></article><script>alert(1)</script><img src=x onerror=alert(2)> <b hx-get="/sign-out">x</b>'
     make_ready(database, (evil, f"```html\n{evil}\n```"))
@@ -465,5 +463,5 @@ def test_text_from_a_model_cannot_become_part_of_the_page(ann: Browser, database
     assert screen(page) == "judge"
     assert "<script>" not in page
     assert "<img" not in page
-    assert '<b hx-get' not in page
+    assert "<b hx-get" not in page
     assert page.count("</template>") == 2

@@ -73,7 +73,7 @@ def test_an_empty_installation(admin: Browser) -> None:
     assert "There are none yet." in page(admin, "/admin/checkpoints")
     assert admin.get("/admin/batches/1").status_code == 404
     assert admin.post("/admin/batches").headers["location"] == "/admin/batches/1"
-    assert "scheduled" in page(admin, "/admin/batches")
+    assert "waits to open" in page(admin, "/admin/batches")
 
 
 def test_this_week_shows_how_collecting_goes(database: Database, admin: Browser) -> None:
@@ -94,15 +94,15 @@ def test_this_week_shows_how_collecting_goes(database: Database, admin: Browser)
     text = page(admin, "/admin")
     assert "1 of 4" in text
     assert "JST" in text
-    assert re.search(r"<dt>sampling</dt><dd>1</dd>", text)
-    assert re.search(r"<dt>queued</dt><dd>1</dd>", text)
+    assert "<td>1</td><td>0</td><td>1</td><td>0</td><td>0</td><td>0</td><td>0</td>" in text
+    assert "<td>1</td><td>0</td><td>1</td><td>0</td><td>0</td></tr>" in text
     assert "The oldest waiting pair has waited" in text
     assert re.search(r"gpu-alive</td>\s*<td><span class=\"badge\">alive", text)
     assert re.search(r"gpu-gone</td>\s*<td><span class=\"badge error\">silent", text)
     assert "samples, trains" in text
     assert re.search(r"<td>Ann</td><td>1</td>", text)
     part = admin.get("/admin", headers=PARTIAL).text
-    assert part.strip().startswith('<div id="week"')
+    assert part.strip().startswith('<section id="week"')
     assert "<html" not in part
 
 
@@ -348,11 +348,12 @@ def test_the_next_batch_keeps_the_local_hour(database: Database, admin: Browser)
 
 
 def test_guidelines_are_versions(database: Database, admin: Browser) -> None:
+    assert page(admin, "/admin/guidelines")
+    with database.write() as session:
+        make_open_batch(session)
     text = page(admin, "/admin/guidelines")
     assert "Choose the response that better does what the user asked for." in text
     assert "Write prompts that might lead the model" in text
-    with database.read() as session:
-        assert guidelines.versions(session, Objective.SAFETY) == []
     form = {"objective": "safety", "text": "Choose the **safer** one.\r\nAlways."}
     answer = admin.post("/admin/guidelines", form)
     assert (answer.status_code, answer.headers["location"]) == (303, "/admin/guidelines#safety")

@@ -17,6 +17,7 @@ from app.paths import ROOT
 from app.settings import Settings
 from contract.dataset import PreferenceRow
 from contract.vocabulary import LeftOut, Objective
+from model_worker.reward.data import find_leaks, load_preference_dataset
 from tests import factories as make
 
 DOCUMENT = ROOT / "docs" / "dataset-format.md"
@@ -72,6 +73,13 @@ def test_datasets_loads_each_config_and_split() -> None:
             assert PreferenceRow.model_validate(row).objective is objective
     only = load_dataset("./batch-002")
     assert {split: rows.num_rows for split, rows in only.items()} == {"train": 1}
+
+
+def test_the_model_worker_reads_every_row_and_finds_no_leak(frozen: Path) -> None:
+    for objective in Objective:
+        loaded = load_preference_dataset(frozen / "batch-001", objective)
+        assert (len(loaded.train), len(loaded.test)) == (6, 1)
+        assert find_leaks(loaded.train, loaded.test) == ()
 
 
 def test_the_documented_snippets_run(offline: Path) -> None:

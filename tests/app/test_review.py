@@ -154,4 +154,4 @@ def test_a_batch_with_full_review_freezes_when_everything_has_a_verdict(
         assert session.get_one(Batch, batch.id).state is BatchState.FROZEN
     page = sign_in(PersonRole.TRAINER).get("/datasets/batch-001").text
     assert "A reviewer rejected the annotation." in page
-    assert "1 rows of 2 comparisons" in page
+    assert "Rows: 1 of 2 comparisons" in page

@@ -28,9 +28,7 @@ def test_an_expired_link_is_refused(client: TestClient, database: Database) -> N
     assert client.get(f"/sign-in/{token}").status_code == 410
 
 
-def test_a_password_signs_in_and_a_wrong_one_does_not(
-    client: TestClient, sign_in: Callable[..., Browser]
-) -> None:
+def test_a_password_signs_in_and_a_wrong_one_does_not(client: TestClient, sign_in: Callable[..., Browser]) -> None:
     ann = sign_in(PersonRole.ANNOTATOR, "Ann")
     assert ann.post("/account/password", {"password": "short"}).status_code == 422
     assert ann.post("/account/password", {"password": "correct horse battery"}).status_code == 200

@@ -354,5 +354,3 @@ def test_short_runs_are_remarked_upon() -> None:
     assert "only 5 optimiser steps, 5 of them warm-up" in plan.step_note(2560, paper)
     assert "the paper's 512 would make 1" in plan.step_note(200, paper.model_copy(update={"pairs_per_step": 10}))
     assert plan.step_note(100_000, paper) == ""
-
-

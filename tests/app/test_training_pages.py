@@ -226,9 +226,7 @@ def test_two_versions_of_one_batch_and_a_missing_checkpoint_are_refused(database
     assert "no chat checkpoint is promoted yet" in answer.text
 
 
-def test_a_reward_model_says_what_it_got_right(
-    run_id: UUID, worker: FakeWorker, trainer: Browser
-) -> None:
+def test_a_reward_model_says_what_it_got_right(run_id: UUID, worker: FakeWorker, trainer: Browser) -> None:
     job = worker.claim()
     assert job is not None
     evaluations = (evaluation_report("batch-1", correct=52, longer=60, safety=True), evaluation_report("batch-2"))
@@ -294,9 +292,7 @@ def test_an_admin_may(sign_in: Callable[..., Browser], database: Database) -> No
     with database.write() as session:
         make_checkpoint(session)
         dataset = make_dataset(session)
-        service.queue_run(
-            session, RunRequest(recipe=Recipe(objective=Objective.HELPFULNESS), dataset_ids=[dataset.id])
-        )
+        service.queue_run(session, RunRequest(recipe=Recipe(objective=Objective.HELPFULNESS), dataset_ids=[dataset.id]))
     text = page(sign_in(PersonRole.ADMIN), RUN)
     assert "make only 1 optimiser step, 1 of them warm-up" in text
     assert now().strftime("%Y") in text

@@ -102,9 +102,7 @@ def _comparison(database: Database, comparison_id: UUID) -> tuple[Comparison, li
     with database.read() as session:
         comparison = session.get_one(Comparison, comparison_id)
         responses = list(
-            session.scalars(
-                select(Response).where(Response.comparison_id == comparison_id).order_by(Response.side)
-            )
+            session.scalars(select(Response).where(Response.comparison_id == comparison_id).order_by(Response.side))
         )
         job = session.scalars(select(SamplingJob).where(SamplingJob.comparison_id == comparison_id)).one()
         return comparison, responses, job
@@ -186,9 +184,7 @@ def test_a_job_waits_for_a_worker_with_its_checkpoint(worker: FakeWorker, compar
     assert "checkpoint" in wrong.json()["error"]["message"]
 
 
-def test_foreign_or_missing_responses_are_refused(
-    database: Database, worker: FakeWorker, comparison_id: UUID
-) -> None:
+def test_foreign_or_missing_responses_are_refused(database: Database, worker: FakeWorker, comparison_id: UUID) -> None:
     (job,) = worker.claim()
     foreign = str(UUID(int=1))
     assert worker.finish(job, response_id=foreign).status_code == 422
@@ -269,6 +265,7 @@ def test_concurrent_claims_never_hand_out_a_job_twice(database: Database, worker
     _queue(database, 40)
     with database.read() as session:
         worker_id = session.scalars(select(Worker.id)).one()
+
     def take(_: int) -> list[UUID]:
         claim = Claim(worker_id=worker_id, want=3, digests=(worker.digest,), wait_s=0)
         with database.write() as session:

@@ -82,6 +82,8 @@ class Camera:
         self.folder = folder
 
     def take(self, name: str) -> None:
+        """Keep what is on the screen now under a name."""
+        self.page.mouse.move(0, 0)
         for size, (width, height) in SIZES.items():
             self.page.set_viewport_size({"width": width, "height": height})
             for scheme in ("light", "dark"):

@@ -11,7 +11,8 @@ CODE_PROMPT = (
 )
 
 CODE_PAIR = (
-    """`readlines()` builds a list of every line, so the whole file ends up in memory. A file object is already an iterator: loop over it and only one line is held at a time.
+    """`readlines()` keeps the whole file in memory, as a list of its lines. Loop over the file itself: \
+it holds one line at a time.
 
 ```python
 from collections import Counter

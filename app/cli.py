@@ -92,6 +92,7 @@ def token(
 def checkpoint(
     folder: Annotated[Path, typer.Argument(help="A chat checkpoint in Hugging Face format.")],
     name: Annotated[str | None, typer.Option(help="Its name; without one, the folder's.")] = None,
+    *,
     promote: Annotated[bool, typer.Option("--promote", help="Draw the next batch from it.")] = False,
     open_batch: Annotated[bool, typer.Option("--open-batch", help="Draw the open batch from it too.")] = False,
 ) -> None:

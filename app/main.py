@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 from typing import TypedDict
 
 from fastapi import FastAPI
+from fastapi.middleware.gzip import GZipMiddleware
 from fastapi.staticfiles import StaticFiles
 
 from app import logs
@@ -24,6 +25,7 @@ from app.training import routes as training
 from app.web import error_pages, health
 from app.web.security import SecurityHeaders
 
+_COMPRESS_FROM_BYTES = 1024
 _MAX_BODY_BYTES = 64 * 1024 * 1024
 
 
@@ -51,7 +53,9 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Preferably", lifespan=lifespan, docs_url=None, redoc_url=None, max_body_size=_MAX_BODY_BYTES)
     app.add_middleware(SecurityHeaders)
     error_pages.install(app)
-    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    # Only static files are compressed: pages carry secrets of the session beside text that others wrote, and
+    # the length of a compressed page could give them away (BREACH); downloads must keep their byte ranges.
+    app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC), minimum_size=_COMPRESS_FROM_BYTES))
     for routes in (health, accounts, sampling, training, annotation, datasets, review, batches, checkpoints, insights):
         app.include_router(routes.router)
     return app

@@ -10,7 +10,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 _SECRET_BYTES = 32
 _SECRET_MIN_CHARACTERS = 32
-_SECRET_FILE = "pseudonym.secret"
+_KEY_FILE = "pseudonym.key"
 
 
 class Settings(BaseSettings):
@@ -69,7 +69,7 @@ class Settings(BaseSettings):
 
         """
         if not self.pseudonym_secret.get_secret_value():
-            self.pseudonym_secret = SecretStr(_read_or_create_secret(self.data_dir / _SECRET_FILE))
+            self.pseudonym_secret = SecretStr(_read_or_create_secret(self.data_dir / _KEY_FILE))
         if len(self.pseudonym_secret.get_secret_value()) < _SECRET_MIN_CHARACTERS:
             msg = (
                 f"PREFERABLY_PSEUDONYM_SECRET must have at least {_SECRET_MIN_CHARACTERS} characters. "

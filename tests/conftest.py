@@ -104,6 +104,7 @@ def database(settings: Settings) -> Iterator[Database]:
 @pytest.fixture
 def app(settings: Settings, database: Database) -> FastAPI:
     """The web app on the test's database."""
+    assert database.writing.url.render_as_string(hide_password=False) == settings.database_url
     return create_app(settings)
 
 

@@ -13,7 +13,7 @@ from app.batches.local_time import time_zones
 from app.batches.queries import Progress
 from app.batches.service import BatchSettings
 from app.insights import service as insights
-from app.insights.statistics import BatchStatistics, BatchWork
+from app.insights.service import BatchInsights
 from app.models import (
     AuditEvent,
     Batch,
@@ -104,10 +104,16 @@ class BatchPage(Page):
     problems: dict[str, str]
     time_zones: tuple[str, ...]
     dates: list[tuple[str, datetime]]
-    statistics: BatchStatistics
-    work: BatchWork
     datasets: list[PreferenceDataset]
     events: list[tuple[AuditEvent, str | None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatisticsPage(Page):
+    """The statistics of one batch: counted on their own, since a batch may hold 250,000 comparisons."""
+
+    batch: Batch
+    insights: BatchInsights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -200,10 +206,15 @@ def batch_page(
         problems=problems or {},
         time_zones=time_zones(),
         dates=[(words, moment) for words, moment in moments.items() if moment is not None],
-        statistics=insights.batch_statistics(session, batch),
-        work=insights.batch_work(session, batch),
         datasets=queries.datasets(session, batch.id),
         events=queries.events(session, batch),
+    )
+
+
+def statistics_page(session: Session, batch: Batch) -> StatisticsPage:
+    """The statistics of one batch."""
+    return StatisticsPage(
+        title=f"Statistics of batch {batch.number}", batch=batch, insights=insights.batch_insights(session, batch)
     )
 
 

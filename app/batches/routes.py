@@ -57,6 +57,13 @@ def change_batch(
     return _see(f"/admin/batches/{number}")
 
 
+@router.get("/admin/batches/{number}/statistics")
+def statistics_page(request: Request, session: SessionDep, _visitor: AdminDep, number: int) -> HTMLResponse:
+    """The statistics of one batch; the batch's page loads the block when it is there."""
+    page = pages.statistics_page(session, service.get(session, number))
+    return render(request, "batches/statistics.html", page, block="statistics")
+
+
 @router.get("/admin/batches/{number}/close")
 def close_page(request: Request, session: SessionDep, _visitor: AdminDep, number: int) -> HTMLResponse:
     """Ask before the week is closed."""

@@ -27,9 +27,7 @@ def replace_in_open_batch(session: Session, checkpoint: Checkpoint) -> None:
         .join(Comparison, Comparison.id == SamplingJob.comparison_id)
         .where(SamplingJob.state == WorkState.QUEUED, Comparison.batch_id.in_(_open_batches()))
     )
-    session.execute(
-        update(Response).where(Response.comparison_id.in_(waiting)).values(checkpoint_id=checkpoint.id)
-    )
+    session.execute(update(Response).where(Response.comparison_id.in_(waiting)).values(checkpoint_id=checkpoint.id))
 
 
 def _open_batches() -> Select[UUID]:

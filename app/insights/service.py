@@ -1,32 +1,37 @@
 """Gathers the statistics of a batch; everything here only reads."""
 
+from dataclasses import dataclass
 from datetime import datetime
 
 from sqlalchemy.orm import Session
 
 from app.insights import queries
-from app.insights.statistics import AnnotatorRow, BatchStatistics, BatchWork, Share
+from app.insights.statistics import AnnotatorRow, BatchStatistics, BatchWork, Judgements, Share, side_a_by_annotator
 from app.models import Batch
+
+
+@dataclass(frozen=True)
+class BatchInsights:
+    """What the annotations of a batch say, and how its annotators work."""
+
+    statistics: BatchStatistics
+    work: BatchWork
 
 
 def batch_statistics(session: Session, batch: Batch) -> BatchStatistics:
     """What the annotations of a batch say."""
-    return BatchStatistics(
-        sizes=queries.sizes(session, batch.id),
-        strengths=queries.strengths(session, batch.id),
-        safety_bins=queries.safety_bins(session, batch.id),
-        sides=queries.sides(session, batch.id),
-        lengths=queries.lengths(session, batch.id),
-    )
+    return _statistics(session, batch, queries.judgements(session, batch.id))
 
 
-def batch_work(session: Session, batch: Batch) -> BatchWork:
-    """How a batch's annotators work."""
-    return BatchWork(
+def batch_insights(session: Session, batch: Batch) -> BatchInsights:
+    """What the annotations of a batch say, and how its annotators work."""
+    judgements = queries.judgements(session, batch.id)
+    work = BatchWork(
         median_seconds=queries.median_seconds(session, batch.id),
         skips={reason.value: count for reason, count in queries.skips_by_reason(session, batch.id).items()},
-        annotators=_annotators(session, batch),
+        annotators=_annotators(session, batch, judgements),
     )
+    return BatchInsights(statistics=_statistics(session, batch, judgements), work=work)
 
 
 def counts_since(session: Session, since: datetime) -> list[tuple[str, int]]:
@@ -34,18 +39,22 @@ def counts_since(session: Session, since: datetime) -> list[tuple[str, int]]:
     return queries.counts_since(session, since)
 
 
-def _annotators(session: Session, batch: Batch) -> tuple[AnnotatorRow, ...]:
-    counts = queries.annotators(session, batch.id)
+def _statistics(session: Session, batch: Batch, judgements: list[Judgements]) -> BatchStatistics:
+    return BatchStatistics(
+        sizes=queries.sizes(session, batch.id), judgements=tuple(one for one in judgements if one.is_primary)
+    )
+
+
+def _annotators(session: Session, batch: Batch, judgements: list[Judgements]) -> tuple[AnnotatorRow, ...]:
+    sides = side_a_by_annotator(judgements)
     medians = queries.annotator_medians(session, batch.id)
     skips = queries.skips_by_annotator(session, batch.id)
-    names = queries.names(session, counts.keys() | skips.keys())
-    nothing = queries.AnnotatorCounts(annotations=0, side_a=0)
+    names = queries.names(session, sides.keys() | skips.keys())
     rows = [
         AnnotatorRow(
             name=name,
-            annotations=counts.get(person_id, nothing).annotations,
             median_seconds=medians.get(person_id),
-            side_a=Share(counts.get(person_id, nothing).side_a, counts.get(person_id, nothing).annotations),
+            side_a=sides.get(person_id, Share(0, 0)),
             skips=skips.get(person_id, 0),
         )
         for person_id, name in names.items()

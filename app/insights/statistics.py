@@ -1,8 +1,10 @@
 """Shares with their intervals, and what batch statistics are; pure functions over counts."""
 
 import math
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from uuid import UUID
 
 from contract.vocabulary import Objective, SafetyBin, Side, Strength
 
@@ -64,10 +66,14 @@ class AnnotatorRow:
     """One annotator's work in a batch."""
 
     name: str
-    annotations: int
     median_seconds: float | None
     side_a: Share
     skips: int
+
+    @property
+    def annotations(self) -> int:
+        """How many comparisons they judged."""
+        return self.side_a.n
 
 
 @dataclass(frozen=True)
@@ -81,41 +87,70 @@ class BatchWork:
 
 
 @dataclass(frozen=True)
+class Judgements:
+    """How many annotations are alike in everything that the statistics tell apart."""
+
+    annotator_id: UUID
+    is_primary: bool
+    """Only primary annotations are rows of a dataset; the others count for their annotator."""
+    objective: Objective
+    strength: Strength
+    chosen_safe: bool | None
+    rejected_safe: bool | None
+    side: Side
+    """Where the chosen response stood."""
+    length: int
+    """1 where the chosen response is the longer one, -1 where it is the shorter one, 0 where both are as long."""
+    count: int
+
+
+@dataclass(frozen=True)
 class BatchStatistics:
     """What the annotations of one batch say."""
 
     sizes: Sizes
-    strengths: Mapping[Objective, Mapping[Strength, int]]
-    safety_bins: Mapping[SafetyBin, int]
-    sides: Mapping[Side, int]
-    lengths: "LengthCounts"
+    judgements: tuple[Judgements, ...]
+    """The primary annotations."""
 
     @property
     def side_a(self) -> Share:
         """How often the response shown as A was chosen: one half, but for chance and habit."""
-        return Share(self.sides[Side.A], sum(self.sides.values()))
+        return _share(self.judgements, lambda one: one.side is Side.A)
 
     @property
     def longer_chosen(self) -> Share:
-        """How often the longer of two responses of different length was chosen."""
-        return Share(self.lengths.longer, self.lengths.longer + self.lengths.shorter)
+        """How often the longer of two responses of different length, in characters, was chosen."""
+        return _share([one for one in self.judgements if one.length], lambda one: one.length > 0)
 
     def strength_shares(self, objective: Objective | None = None) -> dict[Strength, Share]:
         """The shares of Llama 2's Figure 25, of one objective or of both together."""
-        wanted = list(Objective) if objective is None else [objective]
-        counts = {strength: sum(self.strengths[one][strength] for one in wanted) for strength in Strength}
+        wanted = [one for one in self.judgements if objective in {None, one.objective}]
+        counts = dict.fromkeys(Strength, 0)
+        for one in wanted:
+            counts[one.strength] += one.count
         return {strength: Share(count, sum(counts.values())) for strength, count in counts.items()}
 
     def safety_shares(self) -> dict[SafetyBin, Share]:
         """The shares of the safety bins: 18, 47 and 35 % in Llama 2, which leaves the fourth one out."""
-        n = sum(self.safety_bins.values())
-        return {safety_bin: Share(count, n) for safety_bin, count in self.safety_bins.items()}
+        counts = dict.fromkeys(SafetyBin, 0)
+        for one in self.judgements:
+            if one.chosen_safe is not None and one.rejected_safe is not None:
+                counts[SafetyBin.of(chosen_safe=one.chosen_safe, rejected_safe=one.rejected_safe)] += one.count
+        return {safety_bin: Share(count, sum(counts.values())) for safety_bin, count in counts.items()}
 
 
-@dataclass(frozen=True)
-class LengthCounts:
-    """How often the chosen response was longer, shorter, or as long as the rejected one, in characters."""
+def side_a_by_annotator(judgements: Iterable[Judgements]) -> dict[UUID, Share]:
+    """How often each annotator chose the response shown as A."""
+    by_annotator: dict[UUID, list[Judgements]] = defaultdict(list)
+    for one in judgements:
+        by_annotator[one.annotator_id].append(one)
+    return {
+        annotator_id: _share(theirs, lambda one: one.side is Side.A) for annotator_id, theirs in by_annotator.items()
+    }
 
-    longer: int
-    shorter: int
-    equal: int
+
+def _share(judgements: Iterable[Judgements], has_property: Callable[[Judgements], bool]) -> Share:
+    judgements = list(judgements)
+    return Share(
+        count=sum(one.count for one in judgements if has_property(one)), n=sum(one.count for one in judgements)
+    )

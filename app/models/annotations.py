@@ -4,7 +4,7 @@ from datetime import datetime
 from enum import StrEnum
 from uuid import UUID
 
-from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text, UniqueConstraint
+from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index, Text, UniqueConstraint, text
 from sqlalchemy.orm import Mapped, MappedAsDataclass, mapped_column, relationship
 
 from app.models.base import Base, new_id, now
@@ -57,12 +57,21 @@ class Annotation(Judgement, Base):
             name="fk_annotations_comparison",
         ),
         CheckConstraint(
-            "(objective = 'safety') = (chosen_safe IS NOT NULL) AND (objective = 'safety') = (rejected_safe IS NOT NULL)",
+            "(objective = 'safety') = (chosen_safe IS NOT NULL) "
+            "AND (objective = 'safety') = (rejected_safe IS NOT NULL)",
             name="safety_has_labels",
         ),
         CheckConstraint("seconds >= 0", name="seconds_are_not_negative"),
         CheckConstraint("revision > 0", name="revision_counts_from_one"),
         Index("ix_annotations_annotator_id_created_at", "annotator_id", "created_at"),
+        # A comparison has one primary annotation: two would be two rows of a dataset, and a doubled history.
+        Index(
+            "uq_annotations_primary",
+            "comparison_id",
+            unique=True,
+            sqlite_where=text("is_primary"),
+            postgresql_where=text("is_primary"),
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default_factory=new_id)

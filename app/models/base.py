@@ -4,12 +4,12 @@ import secrets
 import time
 from datetime import UTC, datetime
 from enum import Enum, StrEnum
-from typing import Any
+from typing import Any, dataclass_transform
 from uuid import UUID
 
 from sqlalchemy import JSON, DateTime, Dialect, MetaData, TypeDecorator
 from sqlalchemy import Enum as EnumColumn
-from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass
+from sqlalchemy.orm import DeclarativeBase, MappedAsDataclass, mapped_column, relationship
 
 _RANDOM_BITS = 74
 
@@ -59,6 +59,8 @@ _ENUM = EnumColumn(
 )
 
 
+# SQLAlchemy hands kw_only down to every table; the decorator tells type checkers so.
+@dataclass_transform(kw_only_default=True, field_specifiers=(mapped_column, relationship))
 class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
     """The base of all tables. Rows are dataclasses, so that type checkers see a missing or misspelt column."""
 

@@ -30,12 +30,7 @@ def due(model: type[Work], at: datetime) -> Select[Work]:
     On PostgreSQL rows that another transaction is handing out are passed over; on SQLite the writing
     transaction is alone.
     """
-    return (
-        select(model)
-        .where(is_due(model, at))
-        .order_by(model.queued_at)
-        .with_for_update(skip_locked=True, of=model)
-    )
+    return select(model).where(is_due(model, at)).order_by(model.queued_at).with_for_update(skip_locked=True, of=model)
 
 
 def hand_out(work: Leased, worker_id: UUID, *, at: datetime, lease_s: float) -> None:
@@ -79,10 +74,7 @@ def survives_failure(work: Leased, reason: str, *, max_attempts: int, at: dateti
 def is_held(work: Leased | None, worker_id: UUID, attempt: int) -> bool:
     """Whether a worker still holds work as this attempt."""
     return (
-        work is not None
-        and work.state is WorkState.LEASED
-        and work.worker_id == worker_id
-        and work.attempt == attempt
+        work is not None and work.state is WorkState.LEASED and work.worker_id == worker_id and work.attempt == attempt
     )
 
 

@@ -164,7 +164,7 @@ class Annotator:
                 raise SimulationError(msg)
             time.sleep(wait_s)
             wait_s = min(_LONGEST_WAIT_S, wait_s * 1.5)
-            page = self._browser.open(f"{_WORKSPACE}/comparisons/{page.comparison}")
+            page = self._browser.look_again(page.comparison) or page
         return page
 
     def _judge(self, page: AnnotatorPage) -> AnnotatorPage:

@@ -11,6 +11,8 @@ from app.simulation.pages import AnnotatorPage, PageForm, read_page
 from contract.errors import ContractError
 
 _TIMEOUT_S = 60.0
+# What htmx says when it replaces a part of the page; the app then answers with that part alone.
+_PARTIAL = {"HX-Request": "true", "HX-Request-Type": "partial"}
 
 
 class SimulationError(ContractError):
@@ -51,14 +53,25 @@ class Browser:
         """Open a page."""
         return self._page("GET", path)
 
-    def send(self, form: PageForm, values: dict[str, str]) -> AnnotatorPage:
-        """Send a form with what it carries by itself, and see the page that it leads to."""
-        return self._page("POST", form.action, data=form.hidden | values)
+    def look_again(self, comparison: str) -> AnnotatorPage | None:
+        """Ask as the waiting screen does: nothing while the responses are still on their way."""
+        page = self._page("GET", f"/annotate/comparisons/{comparison}?waiting=true", headers=_PARTIAL)
+        return page if page.screen else None
 
-    def _page(self, method: str, path: str, data: dict[str, str] | None = None) -> AnnotatorPage:
+    def send(self, form: PageForm, values: dict[str, str]) -> AnnotatorPage:
+        """Send a form with what it carries by itself, and see the screen that it leads to."""
+        return self._page("POST", form.action, data=form.hidden | values, headers=_PARTIAL)
+
+    def _page(
+        self,
+        method: str,
+        path: str,
+        data: dict[str, str] | None = None,
+        headers: dict[str, str] | None = None,
+    ) -> AnnotatorPage:
         started = time.monotonic()
         try:
-            answer = self._client.request(method, path, data=data)
+            answer = self._client.request(method, path, data=data, headers=headers)
         except httpx.HTTPError as error:
             msg = f"{method} {path}: {type(error).__name__}: {error}"
             raise SimulationError(msg) from error

@@ -56,7 +56,7 @@ def simulate(  # noqa: PLR0913 - one parameter for each option
     """
     crowd = Crowd(
         url=url.rstrip("/"),
-        links=_read_links(links) if links is not None else _make_links(annotators),
+        links=read_links(links) if links is not None else _make_links(annotators),
         taste=Taste(noise=noise, drift=drift, a_bias=a_bias),
         habits=Habits(
             seed=seed,
@@ -120,7 +120,13 @@ def _make_links(annotators: int) -> list[str]:
     return [f"/sign-in/{token}" for token in tokens]
 
 
-def _read_links(file: Path) -> list[str]:
+def read_links(file: Path) -> list[str]:
+    """Sign-in links from a file, one a line.
+
+    Raises:
+        SimulationError: The file cannot be read, or has none.
+
+    """
     try:
         links = [line.strip() for line in file.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:

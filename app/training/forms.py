@@ -57,7 +57,7 @@ class _RunFields(BaseModel):
     checkpoint: Annotated[UUID | None, BeforeValidator(_nothing_if_empty)]
     margin_scheme: MarginScheme
     safety_loss_weight: float = Field(ge=0, allow_inf_nan=False)
-    learning_rate: float = Field(gt=0, le=1)
+    learning_rate: float = Field(gt=0, le=1, allow_inf_nan=False)
     epochs: int = Field(ge=1, le=100)
     pairs_per_step: Annotated[Annotated[int, Field(ge=1, le=100_000)] | None, BeforeValidator(_nothing_if_empty)]
     pairs_per_minibatch: int = Field(ge=1, le=4096)

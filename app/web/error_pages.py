@@ -42,7 +42,11 @@ def _answer(request: Request, status: HTTPStatus, code: str, messages: list[str]
         body = ErrorBody(code=code, message=" ".join(messages))
         return JSONResponse({"error": body.model_dump()}, status_code=status)
     page = ErrorPage(title=status.phrase, status=status, messages=messages)
-    return render(request, "error.html", page, block="message", status=status)
+    response = render(request, "error.html", page, block="message", status=status)
+    if is_partial(request):
+        # The message goes above the form, which stays as it is with everything that was typed.
+        response.headers.update({"HX-Retarget": "#messages", "HX-Reswap": "innerHTML"})
+    return response
 
 
 def _on_app_error(request: Request, error: Exception) -> Response:

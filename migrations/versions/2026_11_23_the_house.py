@@ -288,7 +288,7 @@ def upgrade() -> None:
     sa.UniqueConstraint('id', 'objective', name=op.f('uq_comparisons_id_objective'))
     )
     with op.batch_alter_table('comparisons', schema=None) as batch_op:
-        batch_op.create_index('ix_comparisons_batch_id_state', ['batch_id', 'state'], unique=False)
+        batch_op.create_index('ix_comparisons_batch_id_state_objective', ['batch_id', 'state', 'objective'], unique=False)
 
     op.create_table('reward_models',
     sa.Column('id', sa.Uuid(), nullable=False),
@@ -348,7 +348,7 @@ def upgrade() -> None:
     sa.Column('seed', sa.BigInteger(), nullable=False),
     sa.Column('max_new_tokens', sa.Integer(), nullable=False),
     sa.Column('text', sa.Text(), nullable=False),
-    sa.Column('token_ids', sa.JSON(), nullable=True),
+    sa.Column('token_ids', sa.JSON(none_as_null=True), nullable=True),
     sa.Column('prompt_tokens', sa.Integer(), nullable=True),
     sa.Column('completion_tokens', sa.Integer(), nullable=True),
     sa.Column('finish_reason', sa.Enum('stop', 'length', name='finishreason', native_enum=False, create_constraint=True, length=40), nullable=True),
@@ -435,6 +435,7 @@ def upgrade() -> None:
     )
     with op.batch_alter_table('annotations', schema=None) as batch_op:
         batch_op.create_index('ix_annotations_annotator_id_created_at', ['annotator_id', 'created_at'], unique=False)
+        batch_op.create_index('uq_annotations_primary', ['comparison_id'], unique=True, sqlite_where=sa.text('is_primary'), postgresql_where=sa.text('is_primary'))
 
     op.create_table('gold_comparisons',
     sa.Column('comparison_id', sa.Uuid(), nullable=False),
@@ -488,6 +489,7 @@ def downgrade() -> None:
     op.drop_table('annotation_revisions')
     op.drop_table('gold_comparisons')
     with op.batch_alter_table('annotations', schema=None) as batch_op:
+        batch_op.drop_index('uq_annotations_primary', sqlite_where=sa.text('is_primary'), postgresql_where=sa.text('is_primary'))
         batch_op.drop_index('ix_annotations_annotator_id_created_at')
 
     op.drop_table('annotations')
@@ -506,7 +508,7 @@ def downgrade() -> None:
     op.drop_table('training_points')
     op.drop_table('reward_models')
     with op.batch_alter_table('comparisons', schema=None) as batch_op:
-        batch_op.drop_index('ix_comparisons_batch_id_state')
+        batch_op.drop_index('ix_comparisons_batch_id_state_objective')
 
     op.drop_table('comparisons')
     with op.batch_alter_table('training_runs', schema=None) as batch_op:

@@ -215,11 +215,11 @@ class Composer:
     def exchanges(self, turns: int, style: Style | None) -> list[tuple[str, str]]:
         """Compose at most `turns` turns that belong together, as (prompt, response)."""
         kinds: list[tuple[int, Callable[[], list[tuple[str, str]]]]] = [
-            (66, lambda: self.about_topic(self.rng.choice(self.corpus.topics), turns, style)),
-            (15, lambda: self.about_unknown(turns)),
+            (58, lambda: self.about_topic(self.rng.choice(self.corpus.topics), turns, style)),
+            (22, lambda: self.about_unknown(turns)),
             (11, lambda: self.about_risky(self.rng.choice(self.corpus.risky), turns)),
             (5, lambda: [self.rng.choice(self.corpus.facts)]),
-            (3, self.about_name),
+            (6, self.about_name),
         ]
         weights = [weight for weight, _ in kinds]
         _, compose = self.rng.choices(kinds, weights=weights)[0]

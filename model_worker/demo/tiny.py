@@ -25,7 +25,7 @@ the and to of in is it you that for on with as are was this have at but what all
 which do will how about them then many some like see time make than water long after words just
 know tea bread morning garden letter story green paper house cat bird warm read cook plant sleep
 question reason
-""".split()  # noqa: SIM905 - sixty words read better as text
+""".split()
 TEMPLATE_WORDS = ["INST", "SYS"]
 
 ENTROPY = 2.5  # nats, the mean at temperature 1

@@ -71,22 +71,27 @@ def train_demo_checkpoint(
     steps: int,
     seed: int,
     recipe: Recipe | None = None,
+    start: Path | None = None,
     progress: Callable[[TrainingProgress], None] | None = None,
 ) -> Path:
     """Train a demo checkpoint for `steps` steps, write it into `folder`, and return `folder`.
 
     The same seed gives the same checkpoint on the same machine and number of threads. The folder
-    holds a usable checkpoint after every `recipe.save_every` steps. `progress` is called after
-    each step. Raises ValueError where `steps` is below one.
+    holds a usable checkpoint after every `recipe.save_every` steps. With `start`, training goes on
+    from the checkpoint in that folder, with its tokenizer and a new schedule. `progress` is called
+    after each step. Raises ValueError where `steps` is below one.
     """
     if steps < 1:
         message = f"steps must be at least 1, not {steps}"
         raise ValueError(message)
     recipe = recipe or Recipe()
-    tokenizer = learn_tokenizer(recipe, seed)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        model = build_model(recipe, len(tokenizer))
+        if start:
+            tokenizer, model = load_checkpoint(start)
+        else:
+            tokenizer = learn_tokenizer(recipe, seed)
+            model = build_model(recipe, len(tokenizer))
     model.train()
     optimizer = build_optimizer(model, recipe)
     minibatches = islice(build_minibatches(tokenizer, recipe, seed), steps)
@@ -106,6 +111,12 @@ def train_demo_checkpoint(
         if step % recipe.save_every == 0 or step == steps:
             write_checkpoint(folder, model, tokenizer, stored_as=torch.float16)
     return folder
+
+
+def load_checkpoint(folder: Path) -> tuple[PreTrainedTokenizerFast, LlamaForCausalLM]:
+    """Read the tokenizer and the model, in float32, of a checkpoint that was written here."""
+    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
+    return tokenizer, LlamaForCausalLM.from_pretrained(folder, local_files_only=True)
 
 
 def learn_tokenizer(recipe: Recipe, seed: int) -> PreTrainedTokenizerFast:

@@ -20,7 +20,7 @@ _SHORTEST, _LONGEST = 12, 48
 _SENTENCE: Final = 9
 
 # A string, since a list of words would fill a page.
-WORDS: Final = (  # noqa: SIM905
+WORDS: Final = (
     "lorem ipsum dolor sit amet consectetur adipiscing elit sed do eiusmod tempor incididunt ut labore et dolore "
     "magna aliqua enim ad minim veniam quis nostrud exercitation ullamco laboris nisi aliquip ex ea commodo "
     "consequat duis aute irure in reprehenderit voluptate velit esse cillum fugiat nulla pariatur"

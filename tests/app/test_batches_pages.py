@@ -10,6 +10,7 @@ import pytest
 from sqlalchemy import select
 
 from app.batches import guidelines, service
+from app.batches.forms import BatchForm
 from app.batches.local_time import from_local, to_local
 from app.batches.service import BatchSettings, VariantSettings
 from app.database import Database
@@ -204,15 +205,15 @@ def test_every_setting_can_be_changed(database: Database, admin: Browser) -> Non
         ("time_zone", "", "is missing."),
         ("target_helpfulness", "many", "must be a valid integer."),
         ("target_safety", "-1", "must be greater than or equal to 0."),
-        ("temperature", ["0.7", "hot", ""], "must be a valid number."),
-        ("temperature", ["0.7", "", ""], "is missing."),
-        ("temperature", ["0.7", "11", ""], "must be less than or equal to 10."),
-        ("temperature", ["0.7", "nan", ""], "must be a finite number."),
-        ("top_p", ["0.95", "0", ""], "must be greater than 0."),
-        ("top_p", ["0.95", "1.01", ""], "must be less than or equal to 1."),
-        ("top_k", ["0", "-1", ""], "must be greater than or equal to 0."),
-        ("top_k", ["0", "0.5", ""], "must be a valid integer."),
-        ("weight", ["1", "0", ""], "must be greater than 0."),
+        ("temperature", ["0.7", "hot"], "must be a valid number."),
+        ("temperature", ["0.7", ""], "is missing."),
+        ("temperature", ["0.7", "11"], "must be less than or equal to 10."),
+        ("temperature", ["0.7", "nan"], "must be a finite number."),
+        ("top_p", ["0.95", "0"], "must be greater than 0."),
+        ("top_p", ["0.95", "1.01"], "must be less than or equal to 1."),
+        ("top_k", ["0", "-1"], "must be greater than or equal to 0."),
+        ("top_k", ["0", "0.5"], "must be a valid integer."),
+        ("weight", ["1", "0"], "must be greater than 0."),
         ("turns_per_conversation", "0", "must be greater than or equal to 1."),
         ("max_new_tokens", "", "is missing."),
         ("grace_minutes", "-5", "must be greater than or equal to 0."),
@@ -223,21 +224,40 @@ def test_every_setting_can_be_changed(database: Database, admin: Browser) -> Non
     ],
     ids=lambda value: str(value)[:30],
 )
-def test_a_mistake_is_shown_with_what_was_typed(
-    database: Database, admin: Browser, field: str, typed: str | list[str], message: str
-) -> None:
+def test_a_mistake_is_named(field: str, typed: str | list[str], message: str) -> None:
+    now_ = datetime(2026, 11, 23, 8, 0, tzinfo=UTC)
+    current = BatchSettings(opens_at=now_, closes_at=now_ + timedelta(days=7), time_zone="Europe/Berlin")
+    form = BatchForm.of(current).model_copy(update={field: typed})
+    settings, problems = form.read(current)
+    assert settings is None
+    assert len(problems) == 1
+    assert next(iter(problems)).endswith(field)
+    assert message in next(iter(problems.values()))
+
+
+def test_mistakes_are_shown_with_what_was_typed(database: Database, admin: Browser) -> None:
     with database.write() as session:
         make_open_batch(session, time_zone="Europe/Berlin")
     before = settings_of(database)
-    form = fields(page(admin, "/admin/batches/1")) | {"curriculum": "Kept."}
-    answer = admin.post("/admin/batches/1", form | {field: typed})
+    wrong = {
+        "opens_at": "",
+        "closes_at": "2027-03-28T02:30",
+        "target_helpfulness": "many",
+        "target_safety": "-1",
+        "temperature": ["0.7", "hot", ""],
+        "top_p": ["", "1.01", ""],
+        "max_new_tokens": "",
+        "review_share": "50",
+        "system_prompt": "x" * 20_001,
+    }
+    typed = fields(page(admin, "/admin/batches/1")) | {"curriculum": "Kept <b>too</b>."}
+    answer = admin.post("/admin/batches/1", typed | wrong)
     assert answer.status_code == 422
-    assert message in answer.text
     assert "Nothing was saved" in answer.text
-    assert 'aria-invalid="true"' in answer.text
-    shown = fields(answer.text)
-    assert shown["curriculum"] == "Kept."
-    assert shown[field] == typed
+    assert answer.text.count('aria-invalid="true"') == 10
+    assert answer.text.count('class="notice error" id=') == 10
+    assert "does not exist in Europe/Berlin" in answer.text
+    assert fields(answer.text) == typed | wrong
     assert settings_of(database) == before
 
 
@@ -315,6 +335,7 @@ def test_a_batch_in_every_state(database: Database, admin: Browser, state: Batch
     assert page(admin, "/admin")
     assert page(admin, "/admin/batches")
     assert page(admin, "/admin/insights")
+    assert page(admin, "/admin/batches/1/statistics")
     if not can_change:
         with database.write() as session:
             session.get_one(Batch, batch.id).state = BatchState.OPEN
@@ -380,7 +401,16 @@ def test_guidelines_are_versions(database: Database, admin: Browser) -> None:
 @pytest.mark.parametrize("role", [PersonRole.ANNOTATOR, PersonRole.REVIEWER, PersonRole.TRAINER], ids=str)
 def test_others_may_not_look(sign_in: Callable[..., Browser], role: PersonRole) -> None:
     browser = sign_in(role)
-    paths = ("", "/batches", "/batches/1", "/batches/1/close", "/guidelines", "/checkpoints", "/insights")
+    paths = (
+        "",
+        "/batches",
+        "/batches/1",
+        "/batches/1/close",
+        "/batches/1/statistics",
+        "/guidelines",
+        "/checkpoints",
+        "/insights",
+    )
     for path in paths:
         assert browser.get(f"/admin{path}").status_code == 403
     for path in ("/batches", "/batches/1", "/batches/1/close", "/guidelines"):

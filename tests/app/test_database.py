@@ -14,10 +14,14 @@ from tests import factories
 
 
 def test_a_failed_block_leaves_nothing(database: Database) -> None:
-    with pytest.raises(ZeroDivisionError), database.write() as session:
-        session.add(Person(name="Ann", role=PersonRole.ANNOTATOR))
-        session.flush()
-        raise ZeroDivisionError
+    def fail_midway() -> None:
+        with database.write() as session:
+            session.add(Person(name="Ann", role=PersonRole.ANNOTATOR))
+            session.flush()
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        fail_midway()
     with database.read() as session:
         assert session.query(Person).count() == 0
 

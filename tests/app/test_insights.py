@@ -62,8 +62,9 @@ def _second_batch(session: Session) -> Batch:
 
 def test_every_figure_by_hand(database: Database, batch: Batch) -> None:
     with database.read() as session:
-        statistics = service.batch_statistics(session, batch)
-        work = service.batch_work(session, batch)
+        insights = service.batch_insights(session, batch)
+        assert service.batch_statistics(session, batch) == insights.statistics
+    statistics, work = insights.statistics, insights.work
     sizes = statistics.sizes
     assert (sizes.comparisons, sizes.conversations) == (4, 3)
     assert sizes.turns_per_conversation == pytest.approx(4 / 3)
@@ -85,7 +86,6 @@ def test_every_figure_by_hand(database: Database, batch: Batch) -> None:
     assert statistics.side_a == Share(2, 4)
     # One pair of four is equally long and cannot say anything about length.
     assert statistics.longer_chosen == Share(1, 3)
-    assert statistics.lengths.equal == 1
     assert work.median_seconds == pytest.approx((20 + 31) / 2)
     assert work.skips == {"upsetting": 1}
     ann, bea = work.annotators
@@ -95,15 +95,15 @@ def test_every_figure_by_hand(database: Database, batch: Batch) -> None:
 
 def test_swapping_the_sides_mirrors_the_side_share_and_nothing_else(database: Database, batch: Batch) -> None:
     with database.read() as session:
-        before, work_before = service.batch_statistics(session, batch), service.batch_work(session, batch)
+        before = service.batch_insights(session, batch)
     _swap_sides(database)
     with database.read() as session:
-        after, work_after = service.batch_statistics(session, batch), service.batch_work(session, batch)
-    assert after.sides == {side: before.sides[side.other] for side in Side}
-    assert after.side_a.value == pytest.approx(1 - (before.side_a.value or 0))
-    unchanged = ("sizes", "strengths", "safety_bins", "lengths")
-    assert [getattr(after, name) for name in unchanged] == [getattr(before, name) for name in unchanged]
-    for one, other in zip(work_before.annotators, work_after.annotators, strict=True):
+        after = service.batch_insights(session, batch)
+    old, new = before.statistics, after.statistics
+    assert new.side_a == Share(old.side_a.n - old.side_a.count, old.side_a.n)
+    assert (new.sizes, new.longer_chosen) == (old.sizes, old.longer_chosen)
+    assert (new.strength_shares(), new.safety_shares()) == (old.strength_shares(), old.safety_shares())
+    for one, other in zip(before.work.annotators, after.work.annotators, strict=True):
         assert other.side_a == Share(one.side_a.n - one.side_a.count, one.side_a.n)
         assert (other.annotations, other.median_seconds, other.skips) == (
             one.annotations,
@@ -132,8 +132,9 @@ def test_an_empty_batch_has_no_figures(database: Database) -> None:
     with database.write() as session:
         batch = make_open_batch(session)
     with database.read() as session:
-        statistics = service.batch_statistics(session, batch)
-        work = service.batch_work(session, batch)
+        insights = service.batch_insights(session, batch)
+        assert service.batch_statistics(session, batch) == insights.statistics
+    statistics, work = insights.statistics, insights.work
     assert statistics.sizes.tokens_per_example is None
     assert statistics.sizes.turns_per_conversation is None
     assert statistics.side_a == Share(0, 0)
@@ -163,11 +164,16 @@ def test_an_uneven_side_is_noticed_only_when_chance_does_not_explain_it() -> Non
 
 def test_the_pages_show_the_figures(batch: Batch, sign_in: Callable[..., Browser]) -> None:
     admin = sign_in(PersonRole.ADMIN)
-    text = admin.get(f"/admin/batches/{batch.number}").text
+    text = admin.get(f"/admin/batches/{batch.number}/statistics").text
     assert "<dt>comparisons</dt><dd>4</dd>" in text
-    assert "<td>Ann</td><td>3</td><td>20.0</td><td>66.7 %</td>" in text
-    assert "<td>negligibly better or unsure</td><td>1</td><td>25.0 %</td><td>4.6 to 69.9 %</td>" in text
+    assert "<td>Ann</td><td>3</td><td>20.0</td><td>66.7 % <span" in text
+    assert (
+        '<td>negligibly better or unsure</td><td>1</td><td>25.0 % <span class="hint">4.6 to 69.9 %</span></td>' in text
+    )
     assert "upsetting 1" in text
+    part = admin.get(f"/admin/batches/{batch.number}/statistics", headers={"HX-Request-Type": "partial"}).text
+    assert part.strip().startswith('<section id="statistics"')
+    assert f'href="/admin/batches/{batch.number}/statistics"' in admin.get(f"/admin/batches/{batch.number}").text
     text = admin.get("/admin/insights").text
     assert "Tokens / example" in text
     assert "25.0 %" in text

@@ -3,16 +3,32 @@
 import json
 import math
 import random
+import socket
 import statistics
+import threading
+import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import uvicorn
+from fastapi import FastAPI
 from hypothesis import given
 from hypothesis import strategies as st
+from sqlalchemy import func, select
+from sqlalchemy.orm import selectinload
 
-from app.simulation.annotator import Record, safety_value
-from app.simulation.crowd import summarise
+from app.accounts import service as accounts
+from app.batches import service as batches
+from app.database import Database
+from app.models import Annotation, Comparison, ComparisonState, PersonRole, Skip, now
+from app.sampling import leases, queries
+from app.simulation.annotator import Habits, Record, safety_value
+from app.simulation.browser import SimulationError
+from app.simulation.commands import read_links
+from app.simulation.crowd import Crowd, Summary, run_crowd, summarise
 from app.simulation.pages import ShownResponse, read_page
 from app.simulation.preference import (
     Judgement,
@@ -27,6 +43,7 @@ from app.simulation.preference import (
 )
 from app.simulation.prompts import PromptsError, Writer, read_prompts
 from contract.vocabulary import Objective, Side, Strength
+from tests.factories import make_open_batch, make_person, make_ready
 
 WORDS = (
     "the and to of in is it you that for on with as are was this have at but what all when we there can which do "
@@ -257,3 +274,117 @@ def test_a_summary_counts_what_happened() -> None:
     assert not summarise([one], 3, noise=1.0).is_good
     assert not summarise([Record("c", comparisons=3, errors=["x"])], 3, noise=1.0).is_good
     assert summarise([], 0, noise=1.0).cycle_p95_s == 0
+
+
+@contextmanager
+def serving(app: FastAPI) -> Iterator[str]:
+    """The app on a real port."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        server = uvicorn.Server(uvicorn.Config(app, log_level="warning", access_log=False))
+        thread = threading.Thread(target=server.run, kwargs={"sockets": [listener]})
+        thread.start()
+        try:
+            deadline = time.monotonic() + 20
+            while not server.started:
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            server.should_exit = True
+            thread.join()
+
+
+@contextmanager
+def sampling(database: Database, *, fail_first: bool = False) -> Iterator[None]:
+    """Draws pairs from words, as a model worker would; the first may fail once."""
+    stop = threading.Event()
+    generator = random.Random(3)
+    failed: set[object] = set()
+
+    def draw() -> None:
+        while not stop.wait(0.05):
+            with database.write() as session:
+                waiting = session.scalars(select(Comparison).where(Comparison.state == ComparisonState.SAMPLING)).all()
+                for comparison in waiting:
+                    if fail_first and not failed:
+                        failed.add(comparison.id)
+                        comparison.state = ComparisonState.FAILED
+                        job = queries.job_of(session, comparison.id)
+                        assert job is not None
+                        leases.end(job, leases.WorkState.FAILED, at=now(), error="lost")
+                    else:
+                        extra = generator.choice(["Sure,", "Sorry,", ""])
+                        make_ready(session, comparison, (random_text(generator), f"{extra} {random_text(generator)}"))
+
+    thread = threading.Thread(target=draw)
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        thread.join()
+
+
+def links_for(database: Database, count: int) -> list[str]:
+    with database.write() as session:
+        people = [make_person(session, f"simulated {number}") for number in range(count)]
+        return [f"http://x/sign-in/{accounts.issue_sign_in_link(session, person, hours=1)}" for person in people]
+
+
+def simulate_here(app: FastAPI, database: Database, comparisons: int, habits: Habits) -> Summary:
+    links = links_for(database, 2)
+    with serving(app) as url:
+        crowd = Crowd(url=url, links=links, taste=Taste(noise=0), habits=habits, turns=2)
+        return run_crowd(crowd, comparisons, lambda: None)
+
+
+def test_annotators_work_the_real_pages(app: FastAPI, database: Database) -> None:
+    with database.write() as session:
+        make_open_batch(session, turns_per_conversation=2)
+    habits = Habits(safety_share=0.5, skip_share=0.2, patience_s=20)
+    with sampling(database, fail_first=True):
+        summary = simulate_here(app, database, 16, habits)
+    assert summary.errors == ()
+    assert summary.is_good
+    assert summary.agreement == summary.ceiling == 1
+    with database.read() as session:
+        assert session.scalar(select(func.count(Skip.id))) == summary.skipped > 0
+        annotations = session.scalars(
+            select(Annotation).options(selectinload(Annotation.comparison).selectinload(Comparison.responses))
+        ).all()
+        assert len(annotations) == 16
+        assert {annotation.objective for annotation in annotations} == set(Objective)
+        for annotation in annotations:
+            pair = Pair("", *(annotation.comparison.response(side).text for side in Side))
+            chosen = annotation.comparison.response(Side.A).id == annotation.chosen_response_id
+            assert chosen == (utility_gap(pair, annotation.objective) > 0)
+            if annotation.objective is SAFETY:
+                labels = {True: is_safe(pair.a), False: is_safe(pair.b)}
+                assert (annotation.chosen_safe, annotation.rejected_safe) == (labels[chosen], labels[not chosen])
+
+
+def test_annotators_stop_when_the_batch_closes(app: FastAPI, database: Database) -> None:
+    with database.write() as session:
+        batch = make_open_batch(session)
+        admin = make_person(session, "Ada", PersonRole.ADMIN)
+        batches.close_now(session, batch, wait_for_running=False, actor=admin)
+        batch.state = batches.BatchState.IN_REVIEW
+    summary = simulate_here(app, database, 4, Habits())
+    assert (summary.comparisons, summary.is_closed, summary.is_good) == (0, True, False)
+    assert summary.errors == ()
+
+
+def test_missing_responses_and_bad_links_are_errors(app: FastAPI, database: Database, tmp_path: Path) -> None:
+    with database.write() as session:
+        make_open_batch(session)
+    links = [*links_for(database, 1), "/sign-in/nonsense"]
+    with serving(app) as url:
+        crowd = Crowd(url=url, links=links, taste=Taste(), habits=Habits(patience_s=0.1))
+        summary = run_crowd(crowd, 2, lambda: None)
+    assert not summary.is_good
+    assert any("no responses within" in error for error in summary.errors)
+    assert any("signing in" in error and "410" in error for error in summary.errors)
+    empty = tmp_path / "links"
+    empty.write_text("\n")
+    with pytest.raises(SimulationError, match="has no sign-in links"):
+        read_links(empty)

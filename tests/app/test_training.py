@@ -54,6 +54,7 @@ class FakeWorker:
         self.register()
 
     def send(self, path: str, message: Contract) -> HttpResponse:
+        """Post a message as its JSON."""
         return self.client.post(
             API + path,
             content=message.model_dump_json(),
@@ -61,6 +62,7 @@ class FakeWorker:
         )
 
     def register(self) -> None:
+        """Introduce the worker, or a new start of it."""
         message = Register(
             name=self.name,
             hostname="host",
@@ -77,15 +79,18 @@ class FakeWorker:
         self.id = Registered.model_validate_json(answer.content).worker_id
 
     def claim(self) -> RunJob | None:
+        """Ask for a run."""
         answer = self.send("runs/claim", ClaimRun(worker_id=self.id, digests=(checkpoint_files().digest,)))
         assert answer.status_code == 200, answer.text
         return ClaimedRun.model_validate_json(answer.content).job
 
     def events(self, job: RunJob, *steps: int, log: str = "") -> HttpResponse:
+        """Report some steps."""
         message = RunEvents(worker_id=self.id, lease=lease(job), points=tuple(map(point, steps)), log=log)
         return self.send("runs/events", message)
 
     def finish(self, job: RunJob, **changes: Any) -> HttpResponse:
+        """Say that the run ended well."""
         message = FinishRun(
             worker_id=self.id,
             lease=lease(job),
@@ -96,6 +101,7 @@ class FakeWorker:
         return self.send("runs/finish", message.model_copy(update=changes))
 
     def fail(self, job: RunJob, reason: str, *, is_retryable: bool) -> HttpResponse:
+        """Say that the run ended badly."""
         message = FailRun(worker_id=self.id, lease=lease(job), reason=reason, is_retryable=is_retryable)
         return self.send("runs/fail", message)
 

@@ -9,6 +9,7 @@ from sqlalchemy import select
 from app.database import Database
 from app.models import PersonRole, TrainingRun, now
 from app.training import chart, reports, service
+from app.training.forms import RunForm
 from app.training.service import RunRequest
 from contract.recipe import Recipe
 from contract.vocabulary import Objective
@@ -176,43 +177,58 @@ def test_the_shortest_form_takes_the_paper_as_far_as_the_data_goes(database: Dat
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    ("field", "typed", "message"),
     [
-        ({"datasets": []}, "choose at least one frozen dataset"),
-        ({"datasets": ["nonsense"]}, "must be a valid UUID"),
-        ({"name": "../etc/passwd"}, "letters, digits, dots, dashes"),
-        ({"objective": "wit"}, "must be &#39;helpfulness&#39; or &#39;safety&#39;"),
-        ({"objective": "safety"}, "none of these holds training comparisons for safety"),
-        ({"learning_rate": "fast"}, "must be a valid number."),
-        ({"learning_rate": "-1"}, "must be greater than 0."),
-        ({"epochs": "0"}, "must be greater than or equal to 1."),
-        ({"epochs": "1.5"}, "must be a valid integer."),
-        ({"pairs_per_step": "0"}, "must be greater than or equal to 1."),
-        ({"margin_scheme": "huge"}, "&#39;none&#39;, &#39;small&#39; or &#39;large&#39;"),
-        ({"seed": "-3"}, "must be greater than or equal to 0."),
+        ("datasets", ["nonsense"], "must be a valid UUID"),
+        ("objective", "wit", "must be 'helpfulness' or 'safety'."),
+        ("learning_rate", "fast", "must be a valid number."),
+        ("learning_rate", "-1", "must be greater than 0."),
+        ("learning_rate", "nan", "must be a finite number."),
+        ("epochs", "0", "must be greater than or equal to 1."),
+        ("epochs", "1.5", "must be a valid integer."),
+        ("pairs_per_step", "0", "must be greater than or equal to 1."),
+        ("pairs_per_minibatch", "x", "must be a valid integer."),
+        ("safety_loss_weight", "inf", "must be a finite number."),
+        ("margin_scheme", "huge", "must be 'none', 'small' or 'large'."),
+        ("seed", "-3", "must be greater than or equal to 0."),
+        ("checkpoint", "newest", "must be a valid UUID"),
     ],
-    ids=lambda value: str(value)[:40],
+    ids=lambda value: str(value)[:30],
 )
-def test_a_mistake_is_shown_with_what_was_typed(
-    database: Database, trainer: Browser, changes: dict[str, object], message: str
-) -> None:
+def test_a_mistake_is_named(field: str, typed: str | list[str], message: str) -> None:
+    request, problems = RunForm().model_copy(update={field: typed}).read()
+    assert request is None
+    assert problems.keys() == {field}
+    assert message in problems[field]
+
+
+def test_mistakes_are_shown_with_what_was_typed(database: Database, trainer: Browser) -> None:
+    with database.write() as session:
+        make_checkpoint(session)
+        make_dataset(session)
+    wrong = {"learning_rate": "fast", "epochs": "0", "seed": "&"}
+    answer = trainer.post("/training/runs", {"name": "my-model", "objective": "helpfulness"} | wrong)
+    assert answer.status_code == 422
+    assert "Nothing was saved" in answer.text
+    assert answer.text.count('aria-invalid="true"') == 3
+    for typed in ('value="my-model"', 'value="fast"', 'value="0"', 'value="&amp;"'):
+        assert typed in answer.text
+    named = trainer.post("/training/runs", {"name": "../etc/passwd", "objective": "safety"})
+    assert named.status_code == 422
+    assert "letters, digits, dots, dashes" in named.text
+    assert "choose at least one frozen dataset" in named.text
+    with database.read() as session:
+        assert session.scalars(select(TrainingRun)).all() == []
+
+
+def test_a_dataset_without_the_objective_is_refused(database: Database, trainer: Browser) -> None:
     with database.write() as session:
         make_checkpoint(session)
         dataset = make_dataset(session)
-    form = {"name": "my-model", "objective": "helpfulness", "datasets": [str(dataset.id)], "seed": "41"} | changes
-    answer = trainer.post("/training/runs", form)
+    answer = trainer.post("/training/runs", {"objective": "safety", "datasets": [str(dataset.id)]})
     assert answer.status_code == 422
-    assert message in answer.text
-    assert "Nothing was saved" in answer.text
-    assert 'aria-invalid="true"' in answer.text
-    for name in ("name", "seed", "learning_rate", "epochs"):
-        if name in changes:
-            assert f'name="{name}"' in answer.text
-            assert f'value="{changes[name]}"' in answer.text
-    if "name" not in changes:
-        assert 'value="my-model"' in answer.text
-    with database.read() as session:
-        assert session.scalars(select(TrainingRun)).all() == []
+    assert "none of these holds training comparisons for safety" in answer.text
+    assert "checked" in answer.text
 
 
 def test_two_versions_of_one_batch_and_a_missing_checkpoint_are_refused(database: Database, trainer: Browser) -> None:

@@ -42,15 +42,18 @@ class FakeWorker:
         self.id = answer.json()["worker_id"]
 
     def call(self, path: str, **body: Any) -> Any:
+        """Send a message of the protocol."""
         return self.client.post(f"/api/worker/v1/{path}", json=body, headers=self.headers)
 
     def claim(self, want: int = 1, digests: list[str] | None = None) -> list[PairJob]:
+        """Ask for pairs, without waiting."""
         digests = [self.digest] if digests is None else digests
         answer = self.call("claim", worker_id=self.id, want=want, digests=digests, wait_s=0)
         assert answer.status_code == 200, answer.text
         return [PairJob.model_validate(job) for job in answer.json()["jobs"]]
 
     def finish(self, job: PairJob, texts: tuple[str, str] = ("yes", "no"), **changes: Any) -> Any:
+        """Answer a job; ``changes`` spoil the responses."""
         responses = [
             {
                 "response_id": str(spec.response_id),
@@ -153,7 +156,8 @@ def test_a_lost_workers_job_goes_on_and_its_late_answer_is_refused(
     assert {response.text for response in _comparison(database, comparison_id)[1]} == {"yes", "no"}
 
 
-def test_a_restarted_worker_gives_back_what_it_held(worker: FakeWorker, comparison_id: UUID) -> None:
+@pytest.mark.usefixtures("comparison_id")
+def test_a_restarted_worker_gives_back_what_it_held(worker: FakeWorker) -> None:
     (first,) = worker.claim()
     again = FakeWorker(worker.client, worker.headers)
     assert again.id == worker.id
@@ -176,7 +180,8 @@ def test_after_three_lost_workers_the_job_fails_with_a_reason(
     assert "3 times" in job.error
 
 
-def test_a_job_waits_for_a_worker_with_its_checkpoint(worker: FakeWorker, comparison_id: UUID) -> None:
+@pytest.mark.usefixtures("comparison_id")
+def test_a_job_waits_for_a_worker_with_its_checkpoint(worker: FakeWorker) -> None:
     assert worker.claim(digests=["0" * 64]) == []
     (job,) = worker.claim()
     wrong = worker.finish(job, checkpoint_digest="0" * 64)
@@ -191,9 +196,8 @@ def test_foreign_or_missing_responses_are_refused(database: Database, worker: Fa
     assert _comparison(database, comparison_id)[0].state is ComparisonState.SAMPLING
 
 
-def test_events_keep_the_lease_and_store_each_piece_once(
-    database: Database, worker: FakeWorker, comparison_id: UUID
-) -> None:
+@pytest.mark.usefixtures("comparison_id")
+def test_events_keep_the_lease_and_store_each_piece_once(database: Database, worker: FakeWorker) -> None:
     (job,) = worker.claim()
     lease = {"job_id": str(job.job_id), "attempt": job.attempt}
 

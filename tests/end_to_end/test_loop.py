@@ -43,13 +43,13 @@ from tests.factories import make_person
 # One process runs all of them: they share the fixture, which is the whole loop.
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
-COMPARISONS = 600
+COMPARISONS = 480
 ANNOTATORS = 12
 KILL_AFTER = 60
-NOISE = 0.3
+NOISE = 0.1
 # The tiny checkpoint is small and random, so it needs more steps than the paper's recipe has.
 RECIPE = Recipe(
-    objective=Objective.HELPFULNESS, epochs=6, learning_rate=1e-3, pairs_per_step=16, pairs_per_minibatch=16
+    objective=Objective.HELPFULNESS, epochs=8, learning_rate=1e-3, pairs_per_step=16, pairs_per_minibatch=16
 )
 
 
@@ -71,7 +71,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """Run the loop, from an empty database to a trained reward model."""
     folder = tmp_path_factory.mktemp("loop")
     checkpoint = make_tiny_checkpoint(folder / "tiny")
-    targets = {Objective.HELPFULNESS: 600, Objective.SAFETY: 60}
+    targets = {Objective.HELPFULNESS: 450, Objective.SAFETY: 30}
     with installed(folder, checkpoint, targets) as installation:
         installation.start_app()
         first = installation.start_worker("first")
@@ -134,10 +134,10 @@ def test_the_dataset_has_every_comparison_or_its_reason(loop: Loop) -> None:
 def test_the_reward_model_has_learned_the_preference(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     """Held-out accuracy is above chance by more than two standard errors.
 
-    About 197 helpfulness comparisons are held out, so the standard error of a share near one half is 3.6 points
-    and chance stays below 57 % in 97.5 of 100 runs. Over many draws of 400 training comparisons the accuracy was
-    70 to 71 %, with a spread of 3.5 points: three and a half spreads above the bound. The ceiling, the accuracy
-    of the hidden preference itself at this noise, is 90 %.
+    About 150 helpfulness comparisons are held out, so the standard error of a share near one half is 4.1 points:
+    the accuracy must be above 58 %, which chance reaches once in 44 runs. Over eight draws of such data the reward
+    model had 69.4 % on average, with a standard deviation of 3.6 points (4.1 would be the error of 150 tries): three
+    of them above the bound. The ceiling, the accuracy of the hidden preference itself at this noise, is 96 %.
     """
     with loop.installation.database.read() as session:
         stored = session.scalars(select(Evaluation).where(Evaluation.kind == "after_training")).one()
@@ -147,7 +147,7 @@ def test_the_reward_model_has_learned_the_preference(loop: Loop, capsys: pytest.
         for cell in (report.overall, *report.by_strength, report.longer_wins, report.a_wins):
             if cell.accuracy is not None:
                 print(f"  {cell.name:30} {cell.n:4} {cell.accuracy:6.1%}  {cell.low:.1%} to {cell.high:.1%}")  # noqa: T201
-    assert report.overall.n >= 150
+    assert report.overall.n >= 120
     assert report.overall.accuracy is not None
     standard_error = (0.25 / report.overall.n) ** 0.5
     assert report.overall.accuracy > 0.5 + 2 * standard_error

@@ -13,14 +13,6 @@ function say(message) {
   find("#messages").replaceChildren(notice);
 }
 
-// An error that is only a message goes above the form, which stays as it is with everything typed.
-document.addEventListener("htmx:after:request", ({ detail: { ctx } }) => {
-  if (ctx.response.status >= 400 && ctx.text.trimStart().startsWith('<div class="notice error"')) {
-    ctx.target = "#messages";
-    ctx.swap = "innerHTML";
-  }
-});
-
 document.addEventListener("htmx:error", ({ detail: { ctx } }) => {
   const isPoll = ctx?.request?.method === "GET";
   if (!isPoll) say("The server could not be reached. Nothing is lost: try again when the connection is back.");

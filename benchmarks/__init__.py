@@ -1,0 +1,1 @@
+"""One program for each claim about speed; each ends with one line of JSON."""

@@ -69,17 +69,19 @@ class Browser:
         data: dict[str, str] | None = None,
         headers: dict[str, str] | None = None,
     ) -> AnnotatorPage:
+        # A link is a key: it does not belong in a message, even when it did not work.
+        shown = "/sign-in/..." if path.startswith("/sign-in/") else path
         started = time.monotonic()
         try:
             answer = self._client.request(method, path, data=data, headers=headers)
         except httpx.HTTPError as error:
-            msg = f"{method} {path}: {type(error).__name__}: {error}"
+            msg = f"{method} {shown}: {type(error).__name__}: {error}"
             raise SimulationError(msg) from error
         self.last_request_s = time.monotonic() - started
         if answer.status_code == HTTPStatus.CONFLICT:
-            msg = f"{method} {path}: the app's state has moved on (409)."
+            msg = f"{method} {shown}: the app's state has moved on (409)."
             raise ScreenMovedError(msg)
         if answer.is_error:
-            msg = f"{method} {path}: status {answer.status_code}."
+            msg = f"{method} {shown}: status {answer.status_code}."
             raise SimulationError(msg)
         return read_page(answer.text)

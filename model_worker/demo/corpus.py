@@ -421,7 +421,7 @@ class Composer:
         if self.happens(0.22):
             text = text.lower()
         if self.happens(0.18):
-            text = text.rstrip("?.!")
+            text = text.rstrip("?.!") or text
         if typos and self.happens(0.07):
             text = self.mistyped(text)
         return text

@@ -43,6 +43,11 @@ def train_tokenizer(texts: Iterable[str], *, vocabulary_size: int, context_lengt
         show_progress=False,
     )
     bpe.train_from_iterator(texts, trainer)
+    return chat_tokenizer(bpe, context_length=context_length)
+
+
+def chat_tokenizer(bpe: Tokenizer, *, context_length: int) -> PreTrainedTokenizerFast:
+    """Give a trained tokenizer its special tokens and the chat template."""
     tokenizer = PreTrainedTokenizerFast(  # type: ignore[no-untyped-call]
         tokenizer_object=bpe,
         bos_token=BOS_TOKEN,

@@ -8,6 +8,7 @@ from itertools import count, islice
 from pathlib import Path
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
@@ -15,7 +16,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 from model_worker.demo.corpus import LONG, SHORT, Conversation, build_conversations
 from model_worker.demo.files import write_checkpoint
 from model_worker.demo.template import BOS_TOKEN_ID, EOS_TOKEN_ID, PAD_TOKEN_ID
-from model_worker.demo.tokenizer import train_tokenizer
+from model_worker.demo.tokenizer import chat_tokenizer, train_tokenizer
 
 IGNORED = -100  # a target that counts for nothing, as `cross_entropy` knows it
 
@@ -88,7 +89,9 @@ def train_demo_checkpoint(
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         if start:
-            tokenizer, model = load_checkpoint(start)
+            bpe = Tokenizer.from_file(str(start / "tokenizer.json"))
+            tokenizer = chat_tokenizer(bpe, context_length=recipe.context_length)
+            model = LlamaForCausalLM.from_pretrained(start, local_files_only=True)
         else:
             tokenizer = learn_tokenizer(recipe, seed)
             model = build_model(recipe, len(tokenizer))
@@ -111,12 +114,6 @@ def train_demo_checkpoint(
         if step % recipe.save_every == 0 or step == steps:
             write_checkpoint(folder, model, tokenizer, stored_as=torch.float16)
     return folder
-
-
-def load_checkpoint(folder: Path) -> tuple[PreTrainedTokenizerFast, LlamaForCausalLM]:
-    """Read the tokenizer and the model, in float32, of a checkpoint that was written here."""
-    tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True)
-    return tokenizer, LlamaForCausalLM.from_pretrained(folder, local_files_only=True)
 
 
 def learn_tokenizer(recipe: Recipe, seed: int) -> PreTrainedTokenizerFast:

@@ -6,6 +6,7 @@ Simulated annotators have a known preference with noise (app/simulation/preferen
 
 import signal
 import subprocess
+import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -37,13 +38,13 @@ from contract.recipe import Recipe
 from contract.training import EvaluationReport
 from contract.vocabulary import LeftOut, Objective, Split
 from model_worker.demo.tiny import make_tiny_checkpoint
-from tests.end_to_end.installation import Installation, installed, short_prompts, wait_for
+from tests.end_to_end.installation import LEASE_S, Installation, installed, short_prompts, wait_for
 from tests.factories import make_person
 
 # One process runs all of them: they share the fixture, which is the whole loop.
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
-COMPARISONS = 480
+COMPARISONS = 600
 ANNOTATORS = 12
 KILL_AFTER = 60
 NOISE = 0.1
@@ -71,7 +72,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """Run the loop, from an empty database to a trained reward model."""
     folder = tmp_path_factory.mktemp("loop")
     checkpoint = make_tiny_checkpoint(folder / "tiny")
-    targets = {Objective.HELPFULNESS: 450, Objective.SAFETY: 30}
+    targets = {Objective.HELPFULNESS: 570, Objective.SAFETY: 30}
     with installed(folder, checkpoint, targets) as installation:
         installation.start_app()
         first = installation.start_worker("first")
@@ -134,10 +135,11 @@ def test_the_dataset_has_every_comparison_or_its_reason(loop: Loop) -> None:
 def test_the_reward_model_has_learned_the_preference(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     """Held-out accuracy is above chance by more than two standard errors.
 
-    About 150 helpfulness comparisons are held out, so the standard error of a share near one half is 4.1 points:
-    the accuracy must be above 58 %, which chance reaches once in 44 runs. Over eight draws of such data the reward
-    model had 69.4 % on average, with a standard deviation of 3.6 points (4.1 would be the error of 150 tries): three
-    of them above the bound. The ceiling, the accuracy of the hidden preference itself at this noise, is 96 %.
+    About 190 helpfulness comparisons are held out, so the standard error of a share near one half is 3.6 points:
+    the accuracy must be above 57.3 %, which chance reaches once in 44 runs. Training on five random draws of 380
+    such comparisons gave 70.7 % on average (69.5 to 73.2 %), and three runs of this whole loop 66 to 74 %: two and a
+    half to five standard errors above the bound.
+    The ceiling, the accuracy of the hidden preference itself at this noise, is 96 %.
     """
     with loop.installation.database.read() as session:
         stored = session.scalars(select(Evaluation).where(Evaluation.kind == "after_training")).one()
@@ -147,7 +149,7 @@ def test_the_reward_model_has_learned_the_preference(loop: Loop, capsys: pytest.
         for cell in (report.overall, *report.by_strength, report.longer_wins, report.a_wins):
             if cell.accuracy is not None:
                 print(f"  {cell.name:30} {cell.n:4} {cell.accuracy:6.1%}  {cell.low:.1%} to {cell.high:.1%}")  # noqa: T201
-    assert report.overall.n >= 120
+    assert report.overall.n >= 150
     assert report.overall.accuracy is not None
     standard_error = (0.25 / report.overall.n) ** 0.5
     assert report.overall.accuracy > 0.5 + 2 * standard_error
@@ -165,9 +167,11 @@ def kill_while_sampling(installation: Installation, worker: subprocess.Popen[byt
         with installation.database.read() as session:
             return frozenset(session.scalars(select(SamplingJob.id).where(SamplingJob.state == WorkState.LEASED)))
 
-    wait_for(held, "work under way", seconds=30)
+    wait_for(lambda: len(held()) >= ANNOTATORS // 3, "work under way", seconds=30)
     worker.send_signal(signal.SIGKILL)
     worker.wait()
+    # What it had sent before may still be arriving; nothing is handed on before a lease is over.
+    time.sleep(LEASE_S / 6)
     return held()
 
 

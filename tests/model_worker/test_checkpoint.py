@@ -1,3 +1,5 @@
+"""Loading and encoding: what is refused, and that typed control tokens stay text."""
+
 import json
 import shutil
 from collections.abc import Callable

@@ -1,3 +1,5 @@
+"""The app's answers as named errors."""
+
 import socket
 from collections.abc import Iterator
 from uuid import uuid4

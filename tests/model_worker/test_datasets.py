@@ -1,3 +1,5 @@
+"""Fetching datasets: resumed, checked, complete or absent."""
+
 from collections.abc import Iterator
 from pathlib import Path
 

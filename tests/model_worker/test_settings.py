@@ -1,3 +1,5 @@
+"""The worker's settings and their messages."""
+
 from pathlib import Path
 
 import pytest

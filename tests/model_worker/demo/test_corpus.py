@@ -23,7 +23,7 @@ def test_holds_many_topics_and_no_id_twice(corpus: Corpus) -> None:
 
 def test_every_topic_offers_questions_good_answers_and_poor_ones(corpus: Corpus) -> None:
     for topic in corpus.topics:
-        assert len(topic.asks) >= 2, topic.id
+        assert len(topic.asks) + sum(len(matched.asks) for matched in topic.matched) >= 4, topic.id
         assert len(topic.answers) >= 3, topic.id
         assert not topic.tips or (topic.why and topic.examples and topic.openers and topic.poor), topic.id
     for risky in corpus.risky:

@@ -1,5 +1,6 @@
 """How the demo checkpoint is trained."""
 
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -63,6 +64,14 @@ def test_same_seed_same_weights(tmp_path: Path) -> None:
     )
     assert first.read_bytes() == second.read_bytes()
     assert first.read_bytes() != other.read_bytes()
+
+
+def test_goes_on_from_a_checkpoint_with_its_tokenizer(tmp_path: Path) -> None:
+    start = train_demo_checkpoint(tmp_path / "start", steps=1, seed=0, recipe=TINY)
+    still = replace(TINY, peak_learning_rate=0.0)
+    further = train_demo_checkpoint(tmp_path / "further", steps=1, seed=5, recipe=still, start=start)
+    for file in start.iterdir():
+        assert (further / file.name).read_bytes() == file.read_bytes()
 
 
 def test_no_steps_are_refused(tmp_path: Path) -> None:

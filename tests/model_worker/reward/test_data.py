@@ -1,3 +1,5 @@
+"""Reading frozen datasets: every file is checked, every bad row is named."""
+
 import json
 from pathlib import Path
 

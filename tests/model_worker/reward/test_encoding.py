@@ -1,3 +1,5 @@
+"""What the reward model reads: the chat template, cut on the left, never in the response."""
+
 import pytest
 
 from contract.vocabulary import MarginScheme, Strength

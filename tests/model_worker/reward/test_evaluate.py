@@ -1,3 +1,5 @@
+"""Accuracy with its interval, by strength and safety bin, against simple baselines."""
+
 import pytest
 
 from contract.training import AccuracyCell

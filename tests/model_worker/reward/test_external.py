@@ -1,3 +1,5 @@
+"""Preference data from elsewhere: the HH form and conversational JSON lines."""
+
 import gzip
 import json
 from pathlib import Path

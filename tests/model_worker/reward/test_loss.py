@@ -1,3 +1,5 @@
+"""The ranking loss with margin and the auxiliary safety loss, against numbers by hand."""
+
 import math
 
 import pytest

@@ -1,3 +1,5 @@
+"""The reward model: its head, its pad token, and that stock readers agree with it."""
+
 import json
 import math
 import shutil

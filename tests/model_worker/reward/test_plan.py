@@ -1,3 +1,5 @@
+"""The epoch plan: every pair once, conversations together, steps of the right size."""
+
 from collections import Counter
 
 from hypothesis import given

@@ -1,3 +1,5 @@
+"""The learning rate: warm-up, cosine, and where it ends."""
+
 import itertools
 
 import pytest

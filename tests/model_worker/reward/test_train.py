@@ -1,3 +1,5 @@
+"""Training: accumulation equals a bigger minibatch, TRL agrees, and it learns."""
+
 import math
 from collections.abc import Sequence
 from pathlib import Path

@@ -1,3 +1,5 @@
+"""Text from tokens as they come: nothing half a character long is shown."""
+
 import pytest
 
 from model_worker.checkpoint import Checkpoint

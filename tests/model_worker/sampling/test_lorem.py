@@ -1,3 +1,5 @@
+"""The sampler without a model."""
+
 import subprocess
 import sys
 

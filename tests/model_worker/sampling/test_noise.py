@@ -1,3 +1,5 @@
+"""Noise that depends on seed, index and token alone."""
+
 import math
 import random
 

@@ -1,3 +1,5 @@
+"""Temperature, top_k and top_p against the exact distribution."""
+
 import pytest
 import torch
 from torch import Tensor

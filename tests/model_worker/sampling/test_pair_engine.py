@@ -1,3 +1,5 @@
+"""The engine equals generate(), keeps seeds, shares the prompt, and stops at once."""
+
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -34,9 +34,17 @@ def reconciling(database: Database, settings: Settings) -> Generator[None]:
 def _loop(database: Database, settings: Settings, stop: threading.Event) -> None:
     while not stop.wait(settings.reconcile_every_s):
         try:
-            with database.write() as session:
-                batches.ensure_first(session)
+            _ensure_first_batch(database)
             while reconcile(database, settings, now()) and not stop.is_set():
                 pass
         except Exception:  # noqa: BLE001 - the cycle must go on; the next round repairs what this one left
             _LOG.exception("reconcile_failed")
+
+
+def _ensure_first_batch(database: Database) -> None:
+    """Schedule the first week. The look takes no lock: but once, there is a batch already."""
+    with database.read() as session:
+        if batches.has_any(session):
+            return
+    with database.write() as session:
+        batches.ensure_first(session)

@@ -7,6 +7,8 @@ from typing import Annotated
 import typer
 import uvicorn
 from alembic import command
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
 from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
@@ -111,7 +113,9 @@ def reconcile() -> None:
     """Take the due steps of the weekly cycle now, as every app process does by itself."""
     settings, database = _ready_database()
     settings.ensure_secrets()
-    steps = reconcile_batches(database, settings, now())
+    steps = 0
+    while taken := reconcile_batches(database, settings, now()):
+        steps += taken
     _CONSOLE.print(f"{steps} step{'' if steps == 1 else 's'} taken.")
 
 
@@ -121,6 +125,8 @@ def main() -> None:
         cli()
     except (AppError, ContractError) as error:
         _refuse(str(error))
+    except ValidationError as error:
+        _refuse("\n".join(_setting_problem(detail) for detail in error.errors()))
     except OperationalError as error:
         _refuse(f"The database does not answer: {error.orig}")
 
@@ -130,6 +136,11 @@ def _ready_database() -> tuple[Settings, Database]:
     database = connect(settings.database_url)
     require_current_schema(database, settings.database_url)
     return settings, database
+
+
+def _setting_problem(detail: ErrorDetails) -> str:
+    name = "_".join(str(part) for part in detail["loc"]).upper()
+    return f"PREFERABLY_{name}: {detail['msg']}."
 
 
 def _refuse(message: str) -> None:

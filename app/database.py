@@ -12,8 +12,7 @@ from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
 from sqlalchemy.orm import Session
 
-from app.errors import AppError
-from app.paths import ROOT
+from app.paths import MIGRATIONS, PYPROJECT
 from contract.errors import ContractError
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -25,10 +24,6 @@ _POOL_OVERFLOW = 24
 
 class DatabaseBehindError(ContractError):
     """The database lacks migrations that this version needs."""
-
-
-class DatabaseUnavailableError(AppError):
-    """The database cannot be reached at present."""
 
 
 class ReadOnlySession(Session):
@@ -76,7 +71,10 @@ def connect(url: str) -> Database:
     if make_url(url).get_backend_name() == "sqlite":
         engine = _sqlite_engine(url)
         return Database(reading=engine, writing=engine.execution_options(sqlite_begin="IMMEDIATE"))
-    engine = create_engine(url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW, pool_pre_ping=True)
+    # Errors go to the log, and what people wrote does not belong there: hide_parameters.
+    engine = create_engine(
+        url, pool_size=_POOL_SIZE, max_overflow=_POOL_OVERFLOW, pool_pre_ping=True, hide_parameters=True
+    )
     return Database(reading=engine, writing=engine)
 
 
@@ -86,6 +84,7 @@ def _sqlite_engine(url: str) -> Engine:
         connect_args={"timeout": _SQLITE_BUSY_S, "check_same_thread": False},
         pool_size=_POOL_SIZE,
         max_overflow=_POOL_OVERFLOW,
+        hide_parameters=True,
     )
 
     @event.listens_for(engine, "connect")
@@ -119,8 +118,9 @@ SessionDep = Annotated[Session, Depends(get_session, scope="function")]
 
 def alembic_config(url: str) -> Config:
     """Alembic's configuration for a database, wherever the process was started."""
-    config = Config(toml_file=str(ROOT / "pyproject.toml"))
-    config.set_main_option("script_location", str(ROOT / "migrations"))
+    # Only a checkout has the settings for writing new migrations; applying them needs none.
+    config = Config(toml_file=PYPROJECT if PYPROJECT.is_file() else None)
+    config.set_main_option("script_location", str(MIGRATIONS))
     config.attributes["url"] = url
     return config
 

@@ -26,7 +26,8 @@ from app.web import error_pages, health
 from app.web.security import SecurityHeaders
 
 _COMPRESS_FROM_BYTES = 1024
-_MAX_BODY_BYTES = 64 * 1024 * 1024
+# Of forms; the worker API, which sends whole responses with their tokens, allows itself more.
+_MAX_BODY_BYTES = 1024 * 1024
 
 
 class State(TypedDict):
@@ -50,12 +51,14 @@ def create_app(settings: Settings | None = None) -> FastAPI:
             yield {"database": database, "settings": settings}
         database.dispose()
 
-    app = FastAPI(title="Preferably", lifespan=lifespan, docs_url=None, redoc_url=None, max_body_size=_MAX_BODY_BYTES)
+    # Without openapi_url there are no pages of documentation either: nothing is open by default.
+    app = FastAPI(title="Preferably", lifespan=lifespan, openapi_url=None)
     app.add_middleware(SecurityHeaders)
     error_pages.install(app)
     # Only static files are compressed: pages carry secrets of the session beside text that others wrote, and
     # the length of a compressed page could give them away (BREACH); downloads must keep their byte ranges.
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC), minimum_size=_COMPRESS_FROM_BYTES))
     for routes in (health, accounts, sampling, training, annotation, datasets, review, batches, checkpoints, insights):
-        app.include_router(routes.router)
+        # Here and not on the app, whose own refusal would pass by the security headers.
+        app.include_router(routes.router, max_body_size=_MAX_BODY_BYTES)
     return app

@@ -8,9 +8,15 @@ from typing import Self
 from pydantic import Field, SecretStr, model_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contract.errors import ContractError
+
 _SECRET_BYTES = 32
 _SECRET_MIN_CHARACTERS = 32
 _KEY_FILE = "pseudonym.key"
+
+
+class WeakSecretError(ContractError):
+    """A secret is too short to be one."""
 
 
 class Settings(BaseSettings):
@@ -65,7 +71,7 @@ class Settings(BaseSettings):
         """Use the configured pseudonym secret, or the one in ``data_dir``, made there if absent.
 
         Raises:
-            ValueError: The secret is too short to be one.
+            WeakSecretError: The secret is too short to be one.
 
         """
         if not self.pseudonym_secret.get_secret_value():
@@ -75,7 +81,7 @@ class Settings(BaseSettings):
                 f"PREFERABLY_PSEUDONYM_SECRET must have at least {_SECRET_MIN_CHARACTERS} characters. "
                 "Leave it unset to have one made."
             )
-            raise ValueError(msg)
+            raise WeakSecretError(msg)
 
 
 def _read_or_create_secret(file: Path) -> str:

@@ -2,11 +2,11 @@
 
 import hashlib
 import json
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 from contract.base import Contract
+from contract.digests import digest_files, model_digest
 from contract.errors import ContractError
 
 # Full-attention decoders whose transformers implementation the samplers and the trainer are tested with.
@@ -16,7 +16,6 @@ _WEIGHT_PATTERN = "*.safetensors"
 _PICKLED_PATTERNS = ("*.bin", "*.pt", "*.pth", "*.ckpt")
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer.model", "tokenizer_config.json", "special_tokens_map.json")
 _TEMPLATE_FILE = "chat_template.jinja"
-_READ_BYTES = 1 << 20
 
 
 class CheckpointError(ContractError):
@@ -58,23 +57,11 @@ def inspect_checkpoint(folder: Path, *, name: str | None = None) -> CheckpointFi
     return CheckpointFiles(
         name=name or folder.resolve().name,
         architecture=architecture,
-        digest=digest_files([folder / "config.json", *weights]),
+        digest=model_digest(folder),
         tokenizer_digest=digest_files(tokenizer_files),
         template_digest=hashlib.sha256(template.encode()).hexdigest(),
         weight_bytes=sum(file.stat().st_size for file in weights),
     )
-
-
-def digest_files(files: Iterable[Path]) -> str:
-    """The sha256, as hex, over the names and contents of some files, whatever order they come in."""
-    total = hashlib.sha256()
-    for file in sorted(files, key=lambda path: path.name):
-        content = hashlib.sha256()
-        with file.open("rb") as stream:
-            while chunk := stream.read(_READ_BYTES):
-                content.update(chunk)
-        total.update(f"{file.name}\0{content.hexdigest()}\n".encode())
-    return total.hexdigest()
 
 
 def _read_json(file: Path) -> dict[str, Any]:

@@ -25,6 +25,14 @@ class DatasetRef(Contract):
     manifest_sha256: str
 
 
+class RewardModelRef(Contract):
+    """A reward model by the place where its worker saved it, and by its digest."""
+
+    name: str
+    path: str
+    digest: str
+
+
 class RunJob(Contract):
     """A training run handed out to a worker."""
 
@@ -34,6 +42,9 @@ class RunJob(Contract):
     """The name of the reward model to be made."""
     checkpoint_digest: str
     """The chat checkpoint that the reward model starts from."""
+    previous: RewardModelRef | None = None
+    """The newest reward model that has not seen the newest dataset's batch: evaluated on it before training, where the
+    worker can read its folder, as the measure of drift."""
     datasets: tuple[DatasetRef, ...]
     recipe: Recipe
 

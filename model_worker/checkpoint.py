@@ -6,21 +6,17 @@ from pathlib import Path
 from typing import Any, Final
 
 import torch
-from jinja2 import TemplateError
 from safetensors import SafetensorError
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from contract.checkpoint_files import CheckpointError, CheckpointFiles, inspect_checkpoint
 from contract.conversation import Message
-from contract.errors import ContractError
 from contract.vocabulary import Role
+from model_worker.chat_format import encode_messages, load_tokenizer
+from model_worker.errors import EncodingError
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 _PROBE: Final = "Hello"
-
-
-class PromptError(ContractError):
-    """A conversation that this checkpoint's chat template refuses, or cannot spell."""
 
 
 @dataclass(frozen=True)
@@ -40,23 +36,11 @@ class Checkpoint:
     def encode(self, messages: Iterable[Message]) -> list[int]:
         """The token ids of a conversation, up to where the model's response begins.
 
-        Control tokens that a person typed (``</s>``) are spelled out as text: only the template writes control
-        tokens. Words that a template uses as plain text, such as Llama 2's ``[INST]``, have no token of their
-        own, and a model cannot tell who wrote them.
-
         Raises:
-            PromptError: The template refuses the conversation, or the tokenizer cannot spell it.
+            EncodingError: The template refuses the conversation, or the tokenizer cannot spell it.
 
         """
-        conversation = [{"role": message.role.value, "content": message.content} for message in messages]
-        try:
-            encoded: Any = self.tokenizer.apply_chat_template(
-                conversation, add_generation_prompt=True, sanitize_control_tokens=True, return_dict=True
-            )
-        except (TemplateError, TypeError, ValueError) as error:
-            msg = f"The chat template of {self.files.name} cannot write this conversation: {error}"
-            raise PromptError(msg) from error
-        return list(encoded["input_ids"])
+        return encode_messages(self.tokenizer, messages, add_generation_prompt=True)
 
     def decode(self, token_ids: Sequence[int]) -> str:
         """The text of some token ids, without control tokens."""
@@ -104,7 +88,7 @@ def load_checkpoint(
     files = files or inspect_checkpoint(folder)
     chosen_device = choose_device(device)
     chosen_dtype = choose_dtype(dtype, chosen_device)
-    tokenizer = _load_tokenizer(folder)
+    tokenizer = load_tokenizer(folder)
     model = _load_model(folder, chosen_dtype)
     # Not model.to(device): its signature in transformers confuses type checkers.
     torch.nn.Module.to(model, chosen_device)
@@ -120,15 +104,6 @@ def load_checkpoint(
     )
     _check_template(folder, checkpoint)
     return checkpoint
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True, trust_remote_code=False)
-    except Exception as error:
-        # The tokenizers library raises plain Exception for a broken tokenizer.json.
-        msg = f"{folder}: the tokenizer cannot be loaded: {error}"
-        raise CheckpointError(msg) from error
 
 
 def _load_model(folder: Path, dtype: torch.dtype) -> PreTrainedModel:
@@ -176,7 +151,7 @@ def _check_template(folder: Path, checkpoint: Checkpoint) -> None:
             if typed.count(token_id) != plain.count(token_id):
                 msg = f"{folder}: a user who types {token} would write a control token. Is transformers too old?"
                 raise CheckpointError(msg)
-    except PromptError as error:
+    except EncodingError as error:
         msg = f"{folder}: {error}"
         raise CheckpointError(msg) from error
     if not plain:

@@ -13,7 +13,7 @@ from model_worker.demo.train import TrainingProgress, train_demo_checkpoint
 
 def demo_checkpoint(
     out: Annotated[Path, typer.Argument(help="The folder to write.")],
-    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; fewer make a worse model.")] = 1500,
+    steps: Annotated[int, typer.Option(min=1, help="Optimiser steps; fewer make a worse model.")] = 3000,
     seed: Annotated[int, typer.Option(help="The same seed gives the same model.")] = 0,
 ) -> None:
     """Train the small demo chat model, in minutes on a processor."""

@@ -43,6 +43,10 @@ class AppUnavailableError(AppError):
     """The app cannot be reached or has failed; the same request may succeed later."""
 
 
+class AppFailedError(AppUnavailableError):
+    """The app took the request and failed on it (500): it may be the app's trouble, or this very request."""
+
+
 class RequestRefusedError(AppError):
     """The app understood the request and refuses it; repeating it does not help."""
 
@@ -175,7 +179,9 @@ def _raise_for(answer: httpx.Response) -> None:
         return
     code, message = _error_of(answer)
     kind: type[AppError] = RequestRefusedError
-    if answer.is_server_error or answer.status_code in _TRANSIENT:
+    if answer.status_code == httpx.codes.INTERNAL_SERVER_ERROR:
+        kind = AppFailedError
+    elif answer.is_server_error or answer.status_code in _TRANSIENT:
         kind = AppUnavailableError
     elif answer.status_code in {httpx.codes.UNAUTHORIZED, httpx.codes.FORBIDDEN}:
         kind = UnauthorizedError

@@ -3,29 +3,25 @@
 import hashlib
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path, PurePosixPath
 
 from pydantic import ValidationError
 
 from contract.dataset import MANIFEST_FILE, DatasetFile, Manifest
-from contract.errors import ContractError
+from contract.digests import sha256_of
 from contract.training import DatasetRef
 from model_worker.client import AppClient
+from model_worker.errors import DatasetError
 
 log = logging.getLogger(__name__)
-
-_READ_BYTES = 1 << 20
-
-
-class DatasetError(ContractError):
-    """A dataset is not what its name and digest promise."""
 
 
 def fetch_dataset(client: AppClient, ref: DatasetRef, datasets: Path, beat: Callable[[], None]) -> Path:
     """Make sure that a dataset lies in ``datasets / ref.name``, and return that folder.
 
-    ``beat`` is called again and again meanwhile, since a lease must be kept alive during a long transfer.
+    ``beat`` is called again and again meanwhile, since a lease must be kept alive during a long transfer
+    and while large files are checked.
 
     Files gather in a draft folder and are kept there when the transfer breaks off, so that the next call
     goes on with the file that is missing. The folder appears under its name once everything is right.
@@ -37,7 +33,7 @@ def fetch_dataset(client: AppClient, ref: DatasetRef, datasets: Path, beat: Call
     """
     _check_name(ref.name)
     folder = datasets / ref.name
-    if _is_complete(folder, ref):
+    if _is_complete(folder, ref, beat):
         return folder
     draft = datasets / f".{ref.name}-{ref.manifest_sha256[:16]}"
     draft.mkdir(parents=True, exist_ok=True)
@@ -61,12 +57,12 @@ def _check_name(name: str) -> None:
         raise DatasetError(msg)
 
 
-def _is_complete(folder: Path, ref: DatasetRef) -> bool:
+def _is_complete(folder: Path, ref: DatasetRef, beat: Callable[[], None]) -> bool:
     manifest = folder / MANIFEST_FILE
-    if not manifest.is_file() or _sha256(manifest) != ref.manifest_sha256:
+    if not manifest.is_file() or sha256_of(manifest) != ref.manifest_sha256:
         return False
     files = _manifest(manifest.read_bytes(), ref.name).files
-    return all(_is_right(_place(folder, ref.name, file), file) for file in files)
+    return all(_is_right(_place(folder, ref.name, file), file, beat) for file in files)
 
 
 def _manifest(content: bytes, name: str) -> Manifest:
@@ -80,7 +76,7 @@ def _manifest(content: bytes, name: str) -> Manifest:
 def _fetch_file(client: AppClient, name: str, file: DatasetFile, draft: Path, beat: Callable[[], None]) -> None:
     beat()
     place = _place(draft, name, file)
-    if _is_right(place, file):
+    if _is_right(place, file, beat):
         return
     place.parent.mkdir(parents=True, exist_ok=True)
     part = place.with_name(f"{place.name}.part")
@@ -88,7 +84,7 @@ def _fetch_file(client: AppClient, name: str, file: DatasetFile, draft: Path, be
         for chunk in chunks:
             stream.write(chunk)
             beat()
-    if not _is_right(part, file):
+    if not _is_right(part, file, beat):
         part.unlink()
         msg = f"dataset {name}: {file.path} arrived damaged: its size or sha256 is not the manifest's."
         raise DatasetError(msg)
@@ -103,18 +99,5 @@ def _place(folder: Path, name: str, file: DatasetFile) -> Path:
     return folder / path
 
 
-def _is_right(place: Path, file: DatasetFile) -> bool:
-    return place.is_file() and place.stat().st_size == file.bytes and _sha256(place) == file.sha256
-
-
-def _sha256(file: Path) -> str:
-    digest = hashlib.sha256()
-    for chunk in _chunks(file):
-        digest.update(chunk)
-    return digest.hexdigest()
-
-
-def _chunks(file: Path) -> Iterator[bytes]:
-    with file.open("rb") as stream:
-        while chunk := stream.read(_READ_BYTES):
-            yield chunk
+def _is_right(place: Path, file: DatasetFile, beat: Callable[[], None]) -> bool:
+    return place.is_file() and place.stat().st_size == file.bytes and sha256_of(place, on_chunk=beat) == file.sha256

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from contract.sampling import Lease, PairJob, SampledResponse, TokenEvent
-from model_worker.backoff import Backoff
+from model_worker.backoff import Backoff, Patience
 from model_worker.sampling.interface import lease_of
 
 
@@ -29,6 +29,7 @@ class Delivery:
     lease: Lease
     outcome: Outcome
     backoff: Backoff = field(default_factory=Backoff)
+    patience: Patience = field(default_factory=Patience)
     due_at: float = 0.0
     """When to try next, by ``time.monotonic``."""
 

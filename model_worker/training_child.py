@@ -36,7 +36,7 @@ class RunPaths:
     """Where one hand-out of a training run keeps its files."""
 
     folder: Path
-    """Of the run; what the child saves between attempts is under ``output``."""
+    """Of the run."""
     output: Path
     """The reward model."""
     attempt: int
@@ -92,6 +92,7 @@ class TrainingChild:
         checkpoint: Path,
         datasets: Sequence[Path],
         recipe: Recipe,
+        previous: Path | None = None,
         command: Sequence[str] = TRAIN_COMMAND,
     ) -> None:
         """Start the child.
@@ -109,6 +110,8 @@ class TrainingChild:
         arguments = ["--checkpoint", str(checkpoint)]
         for dataset in datasets:
             arguments += ["--dataset", str(dataset)]
+        if previous is not None:
+            arguments += ["--previous", str(previous)]
         arguments += ["--recipe", str(paths.recipe), "--output", str(paths.output)]
         arguments += ["--progress", str(paths.progress), "--result", str(paths.result), "--watch-stdin"]
         with paths.log.open("wb") as errors:

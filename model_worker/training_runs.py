@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+from contract.digests import model_digest
 from contract.sampling import Lease
 from contract.training import ClaimRun, FailRun, FinishRun, RunControl, RunEvents, RunJob, TrainingPoint
-from model_worker.backoff import Backoff
+from model_worker.backoff import Backoff, Patience
 from model_worker.client import (
     AppClient,
     AppError,
@@ -21,7 +22,8 @@ from model_worker.client import (
     ProtocolMismatchError,
     UnauthorizedError,
 )
-from model_worker.datasets import DatasetError, fetch_dataset
+from model_worker.datasets import fetch_dataset
+from model_worker.errors import DatasetError
 from model_worker.registration import Registration
 from model_worker.training_child import TRAIN_COMMAND, RunPaths, TrainingChild, TrainingResult, read_result
 
@@ -59,6 +61,8 @@ class TrainingPace:
 
     poll_s: float = 5.0
     events_s: float = 1.0
+    give_up_s: float = 300.0
+    """How long the app may fail on one request before the run is given back. An app that is away is waited for."""
 
 
 class TrainingRuns:
@@ -167,14 +171,18 @@ class _Run:
             msg = f"this worker does not hold the checkpoint {self._job.checkpoint_digest[:12]}"
             raise LookupError(msg)
         datasets = [self._fetch(position) for position in range(len(self._job.datasets))]
+        previous = self._find_previous()
         self._send_events()
-        # Of an earlier attempt that was killed before it could say that it was done.
+        # Of an earlier attempt that was killed before it could say that it was done, or before it could tidy up.
         shutil.rmtree(self._paths.output, ignore_errors=True)
+        for draft in self._paths.output.parent.glob(f".{self._paths.output.name}-*"):
+            shutil.rmtree(draft, ignore_errors=True)
         return TrainingChild(
             self._paths,
             checkpoint=checkpoint,
             datasets=datasets,
             recipe=self._job.recipe,
+            previous=previous,
             command=self._place.command,
         )
 
@@ -185,6 +193,17 @@ class _Run:
         self._send_events()
         datasets = self._place.output_dir / "datasets"
         return self._insist(lambda: fetch_dataset(self._client, ref, datasets, self._beat))
+
+    def _find_previous(self) -> Path | None:
+        """The folder of the previous reward model; another worker may have saved it where this one cannot read."""
+        previous = self._job.previous
+        if previous is None:
+            return None
+        folder = Path(previous.path)
+        if (folder / "config.json").is_file() and model_digest(folder, on_chunk=self._beat) == previous.digest:
+            return folder
+        self._unsent_log += f"the previous reward model {previous.name} is not on this machine: drift is not measured\n"
+        return None
 
     def _watch(self, child: TrainingChild) -> None:
         """Pass on what the child does until it ends."""
@@ -273,10 +292,13 @@ class _Run:
     def _insist(self, request: Callable[[], AnswerT]) -> AnswerT:
         """Repeat a request while the app is away; a result is on disk by then and outlives this process."""
         backoff = Backoff()
+        patience = Patience()
         while True:
             try:
                 return request()
             except AppUnavailableError as error:
+                if patience.is_over(error, limit_s=self._pace.give_up_s):
+                    raise
                 delay = backoff.next_delay()
                 log.warning("app unavailable", extra={"reason": str(error), "retry_s": round(delay, 2)})
                 if self._stopping.wait(delay):

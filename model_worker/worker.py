@@ -11,13 +11,14 @@ from model_worker.backoff import Backoff
 from model_worker.client import (
     AppClient,
     AppError,
+    AppFailedError,
     AppUnavailableError,
     LeaseLostError,
     ProtocolMismatchError,
     RequestRefusedError,
     UnauthorizedError,
 )
-from model_worker.live_jobs import Delivery, Failure, LiveJobs
+from model_worker.live_jobs import Delivery, Failure, LiveJobs, Outcome
 from model_worker.registration import Registration
 from model_worker.sampling.interface import Sampler
 
@@ -25,6 +26,7 @@ log = logging.getLogger(__name__)
 
 # What no waiting mends: the process ends with the message, and a person mends it.
 FATAL_ERRORS = (UnauthorizedError, ProtocolMismatchError)
+_MOST_BROKEN = 8
 
 
 class WorkerStoppedError(ContractError):
@@ -41,6 +43,8 @@ class Pace:
     """New text is sent at most so often."""
     drain_s: float = 8.0
     """How long responses may run on once the worker stops."""
+    give_up_s: float = 300.0
+    """How long the app may fail on one outcome before it is given up. An app that is away is waited for."""
     full_s: float = 0.05
     """How often a full sampler is asked again whether something fits."""
 
@@ -62,6 +66,7 @@ class Worker:
         self._next_events_at = 0.0
         self._heartbeat_at = 0.0
         self._fatal: Exception | None = None
+        self._broken_in_a_row = 0
 
     def run(self, stopping: threading.Event) -> None:
         """Work until ``stopping`` is set, then drain and release what is left.
@@ -69,7 +74,7 @@ class Worker:
         Raises:
             UnauthorizedError: The token is not, or no longer, a worker's.
             ProtocolMismatchError: The app is of another version.
-            WorkerStoppedError: A thread of the worker broke.
+            WorkerStoppedError: A thread of the worker broke, or job after job did.
 
         """
         claiming = threading.Thread(target=self._claim_until, args=(stopping,), name="claim", daemon=True)
@@ -172,6 +177,9 @@ class Worker:
         except FATAL_ERRORS:
             raise
         except AppUnavailableError as error:
+            if delivery.patience.is_over(error, limit_s=self._pace.give_up_s):
+                self._give_up(delivery, error)
+                return
             delay = self._live.put_off(delivery)
             log.warning("delivery failed", extra={"reason": str(error), "retry_s": round(delay, 2)})
             return
@@ -180,6 +188,8 @@ class Worker:
         except AppError as error:
             self._give_up(delivery, error)
             return
+        else:
+            self._require_health(delivery.outcome)
         self._live.drop(delivery.lease)
 
     def _send(self, delivery: Delivery) -> None:
@@ -205,11 +215,24 @@ class Worker:
     def _give_up(self, delivery: Delivery, error: AppError) -> None:
         """The app will never take this outcome: say so in its place, so that nobody waits for the lease to end."""
         log.error("delivery refused", extra={"job_id": str(delivery.lease.job_id), "reason": str(error)})
-        if isinstance(delivery.outcome, Failure) or not isinstance(error, RequestRefusedError):
+        if isinstance(delivery.outcome, Failure) or not isinstance(error, (RequestRefusedError, AppFailedError)):
             self._live.drop(delivery.lease)
             return
-        reason = f"The app refused the responses: {error}"
-        self._live.failed(delivery.lease, reason[:2000], is_retryable=False)
+        reason = f"The app did not take the responses: {error}"
+        self._live.failed(delivery.lease, reason[:2000], is_retryable=isinstance(error, AppFailedError))
+
+    def _require_health(self, outcome: Outcome) -> None:
+        """Stop where every job breaks: a GPU in that state would burn the whole queue, and only a restart mends it.
+
+        Raises:
+            WorkerStoppedError: So many jobs broke one after the other.
+
+        """
+        is_broken = isinstance(outcome, Failure) and outcome.is_retryable
+        self._broken_in_a_row = self._broken_in_a_row + 1 if is_broken else 0
+        if isinstance(outcome, Failure) and self._broken_in_a_row >= _MOST_BROKEN:
+            msg = f"the last {_MOST_BROKEN} jobs broke, so this worker stops. The last reason: {outcome.reason}"
+            raise WorkerStoppedError(msg)
 
     # Stopping ---------------------------------------------------------------------------------------------------
 

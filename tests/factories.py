@@ -129,6 +129,7 @@ def make_annotation(
     strength: Strength = Strength.BETTER,
     chosen_safe: bool | None = None,
     rejected_safe: bool | None = None,
+    is_primary: bool = True,
 ) -> Annotation:
     """Judge a comparison that is ready."""
     session.refresh(comparison, ["responses"])
@@ -143,6 +144,7 @@ def make_annotation(
         strength=strength,
         chosen_safe=chosen_safe,
         rejected_safe=rejected_safe,
+        is_primary=is_primary,
     )
     session.add(annotation)
     session.flush()

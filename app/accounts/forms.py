@@ -1,8 +1,29 @@
 """The fields of the account forms."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from typing import Annotated
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 from app.models import PersonRole, TokenScope
+
+_NUL = "\0"
+
+
+def refuse_nul(value: object) -> object:
+    """What was sent, unless it is text with the one character that PostgreSQL cannot store.
+
+    Raises:
+        ValueError: It is.
+
+    """
+    if isinstance(value, str) and _NUL in value:
+        msg = "holds a NUL character, which cannot be stored"
+        raise ValueError(msg)
+    return value
+
+
+StorableText = Annotated[str, BeforeValidator(refuse_nul)]
+"""Text that both databases can store."""
 
 
 class ProtectedForm(BaseModel):
@@ -18,7 +39,7 @@ class PasswordForm(BaseModel):
 
     model_config = ConfigDict(extra="forbid")
 
-    name: str = Field(max_length=100)
+    name: StorableText = Field(max_length=100)
     password: str = Field(max_length=1000)
     next: str = Field(default="/", max_length=500)
 
@@ -32,7 +53,7 @@ class NewPasswordForm(ProtectedForm):
 class PersonForm(ProtectedForm):
     """Inviting somebody."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: StorableText = Field(min_length=1, max_length=100)
     role: PersonRole
 
 
@@ -45,5 +66,5 @@ class ActiveForm(ProtectedForm):
 class TokenForm(ProtectedForm):
     """Making an API token."""
 
-    name: str = Field(min_length=1, max_length=100)
+    name: StorableText = Field(min_length=1, max_length=100)
     scope: TokenScope

@@ -1,28 +1,55 @@
 """The SQL of people, their sessions and links."""
 
 from datetime import datetime
+from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from app.models import ApiToken, AuditEvent, Person, SignInLink, SignInSession
+from app.models.people import name_key
 
 
 def person_by_name(session: Session, name: str) -> Person | None:
     """The person with this name, whatever its capitals."""
-    return session.scalars(select(Person).where(func.lower(Person.name) == name.strip().lower())).one_or_none()
+    return session.scalars(select(Person).where(Person.name_key == name_key(name))).one_or_none()
 
 
 def people(session: Session) -> list[Person]:
     """Everybody, by name."""
-    return list(session.scalars(select(Person).order_by(func.lower(Person.name))))
+    return list(session.scalars(select(Person).order_by(Person.name_key)))
 
 
-def link_by_hash(session: Session, token_hash: str) -> SignInLink | None:
-    """A sign-in link, locked, so that two clicks cannot both use it."""
-    return session.scalars(
-        select(SignInLink).where(SignInLink.token_hash == token_hash).with_for_update()
+def usable_link(session: Session, token_hash: str, *, at: datetime) -> tuple[SignInLink, Person] | None:
+    """A sign-in link that can be used, and whom it signs in."""
+    row = session.execute(
+        select(SignInLink, Person)
+        .join(Person, Person.id == SignInLink.person_id)
+        .where(
+            SignInLink.token_hash == token_hash,
+            SignInLink.used_at.is_(None),
+            SignInLink.expires_at > at,
+            Person.is_active,
+        )
     ).one_or_none()
+    return None if row is None else (row[0], row[1])
+
+
+def use_link(session: Session, link_id: UUID, *, at: datetime) -> bool:
+    """Use a link up; of two clicks at once only one is told that it did."""
+    used = session.execute(
+        update(SignInLink)
+        .where(SignInLink.id == link_id, SignInLink.used_at.is_(None))
+        .values(used_at=at)
+        .returning(SignInLink.id)
+    )
+    return used.one_or_none() is not None
+
+
+def shut_out(session: Session, person_id: UUID) -> None:
+    """End a person's sessions and withdraw the links that they have not used."""
+    session.execute(delete(SignInSession).where(SignInSession.person_id == person_id))
+    session.execute(delete(SignInLink).where(SignInLink.person_id == person_id, SignInLink.used_at.is_(None)))
 
 
 def visit(session: Session, token_hash: str, *, at: datetime) -> tuple[SignInSession, Person] | None:

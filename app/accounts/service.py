@@ -15,6 +15,7 @@ _PASSWORDS = PasswordHash.recommended()
 # Checking a password against this one when the name is unknown takes as long as when it is known.
 _NOBODYS_HASH = _PASSWORDS.hash(new_token())
 _PASSWORD_MIN_CHARACTERS = 12
+_LINK_EXPIRED = "This sign-in link was used before or has expired. Ask an admin for a new one."
 
 
 class LinkExpiredError(AppError):
@@ -75,12 +76,7 @@ def person_of_link(session: Session, token: str) -> Person:
         LinkExpiredError: The link was used, has expired, or never existed.
 
     """
-    link = queries.link_by_hash(session, hash_token(token))
-    person = session.get(Person, link.person_id) if link is not None else None
-    if link is None or link.used_at is not None or link.expires_at <= now() or person is None or not person.is_active:
-        msg = "This sign-in link was used before or has expired. Ask an admin for a new one."
-        raise LinkExpiredError(msg)
-    return person
+    return _usable_link(session, token)[1]
 
 
 def sign_in_by_link(session: Session, token: str, *, hours: float) -> tuple[Person, str]:
@@ -90,10 +86,9 @@ def sign_in_by_link(session: Session, token: str, *, hours: float) -> tuple[Pers
         LinkExpiredError: The link was used, has expired, or never existed.
 
     """
-    person = person_of_link(session, token)
-    link = queries.link_by_hash(session, hash_token(token))
-    if link is not None:
-        link.used_at = now()
+    link, person = _usable_link(session, token)
+    if not queries.use_link(session, link.id, at=now()):
+        raise LinkExpiredError(_LINK_EXPIRED)
     return person, _start_session(session, person, hours=hours)
 
 
@@ -133,7 +128,7 @@ def sign_out(session: Session, sign_in: SignInSession) -> None:
 
 
 def set_active(session: Session, person: Person, *, is_active: bool, actor: Person) -> None:
-    """Disable a person, whose next request is then refused, or let them in again.
+    """Disable a person, whose sessions and links end with it, or let them sign in anew.
 
     Raises:
         InvalidInputError: Somebody tries to lock themselves out.
@@ -143,6 +138,8 @@ def set_active(session: Session, person: Person, *, is_active: bool, actor: Pers
         msg = "You cannot disable yourself."
         raise InvalidInputError(msg)
     person.is_active = is_active
+    if not is_active:
+        queries.shut_out(session, person.id)
     audit.record(session, "person.enabled" if is_active else "person.disabled", person.name, actor=actor)
 
 
@@ -186,6 +183,13 @@ def get_person(session: Session, person_id: object) -> Person:
         msg = "There is no such person."
         raise NotFoundError(msg)
     return person
+
+
+def _usable_link(session: Session, token: str) -> tuple[SignInLink, Person]:
+    found = queries.usable_link(session, hash_token(token), at=now())
+    if found is None:
+        raise LinkExpiredError(_LINK_EXPIRED)
+    return found
 
 
 def _start_session(session: Session, person: Person, *, hours: float) -> str:

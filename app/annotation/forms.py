@@ -6,7 +6,7 @@ come back with everything that was in it, which a refusal by the framework could
 
 from pydantic import Field
 
-from app.accounts.forms import ProtectedForm
+from app.accounts.forms import ProtectedForm, StorableText
 from app.models import SkipReason
 from contract.vocabulary import Objective
 
@@ -40,4 +40,4 @@ class SkipForm(ProtectedForm):
     """Why a comparison cannot be rated."""
 
     reason: SkipReason
-    note: str = Field(default="", max_length=_NOTE_CHARACTERS)
+    note: StorableText = Field(default="", max_length=_NOTE_CHARACTERS)

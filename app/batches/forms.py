@@ -6,9 +6,9 @@ from datetime import datetime
 from itertools import zip_longest
 from typing import Annotated, Self
 
-from pydantic import AfterValidator, BaseModel, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
-from app.accounts.forms import ProtectedForm
+from app.accounts.forms import ProtectedForm, StorableText, refuse_nul
 from app.batches import service
 from app.batches.local_time import from_local, time_zones, to_local
 from app.batches.service import BatchSettings, VariantSettings
@@ -29,7 +29,7 @@ class GuidelineForm(ProtectedForm):
     """A new version of a guideline."""
 
     objective: Objective
-    text: str = ""
+    text: StorableText = ""
 
     def problems(self, current: str) -> dict[str, str]:
         """Why the text cannot be a new version."""
@@ -155,7 +155,7 @@ def _moment(field: str, form: BatchForm, current: BatchSettings, problems: dict[
 
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-_Text = Annotated[str, Field(max_length=_TEXT_CHARACTERS), AfterValidator(_plain)]
+_Text = Annotated[str, Field(max_length=_TEXT_CHARACTERS), AfterValidator(_plain), BeforeValidator(refuse_nul)]
 
 
 class _VariantFields(BaseModel):

@@ -5,6 +5,8 @@ from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
 _FORMAT = "%Y-%m-%dT%H:%M"
+# Near the ends of what a datetime holds, another time zone or the next week would be beyond it.
+_YEARS = range(2000, 3000)
 
 
 @cache
@@ -30,6 +32,9 @@ def from_local(typed: str, time_zone: str) -> datetime:
     except ValueError:
         msg = "must be a date and a time, such as 2026-11-30T09:00"
         raise ValueError(msg) from None
+    if local.year not in _YEARS:
+        msg = f"must be in the years {_YEARS[0]} to {_YEARS[-1]}"
+        raise ValueError(msg)
     moment = local.replace(tzinfo=ZoneInfo(time_zone)).astimezone(UTC)
     if to_local(moment, time_zone) != local.strftime(_FORMAT):
         msg = f"does not exist in {time_zone}: the clocks skip it"

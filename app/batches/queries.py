@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import func, select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from app.models import (
@@ -126,15 +126,20 @@ def count_by_state(session: Session, batch_id: UUID) -> dict[ComparisonState, in
     return dict.fromkeys(ComparisonState, 0) | dict(rows)
 
 
+def has_unfinished_comparisons(session: Session, batch_id: UUID) -> bool:
+    """Whether a comparison of a batch waits for responses or for a judgement."""
+    return bool(session.scalar(select(_unfinished(batch_id).exists())))
+
+
 def unfinished_comparisons(session: Session, batch_id: UUID) -> list[Comparison]:
     """Comparisons of a batch that wait for responses or for a judgement."""
-    return list(
-        session.scalars(
-            select(Comparison).where(
-                Comparison.batch_id == batch_id,
-                Comparison.state.in_([ComparisonState.SAMPLING, ComparisonState.READY]),
-            )
-        )
+    return list(session.scalars(_unfinished(batch_id)))
+
+
+def _unfinished(batch_id: UUID) -> Select[Comparison]:
+    return select(Comparison).where(
+        Comparison.batch_id == batch_id,
+        Comparison.state.in_([ComparisonState.SAMPLING, ComparisonState.READY]),
     )
 
 

@@ -1,9 +1,11 @@
 """Moves the weekly cycle along: one idempotent function that takes each batch's next due step."""
 
+import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
+import structlog
 from sqlalchemy.orm import Session
 
 from app.accounts import audit
@@ -15,27 +17,62 @@ from app.models import Batch, BatchState, ComparisonState
 from app.sampling import service as sampling
 from app.settings import Settings
 
+_LOG = structlog.get_logger(__name__)
+# Shares such as 0.55 are not exact: 55 of 100 must be enough.
+_ROUNDING = 1e-9
+
+
+@dataclass(frozen=True)
+class Step:
+    """What happens to a batch next, and how to see that it is due."""
+
+    is_due: Callable[[Session, Batch, datetime], bool]
+    take: Callable[[Session, Batch, Settings, datetime], None]
+
 
 def reconcile(database: Database, settings: Settings, at: datetime) -> int:
     """Take every step that is due, each in a transaction of its own, and say how many were taken.
 
-    Every process may call this at any time: a step locks its batch and looks again whether it is still
-    due, so it happens once; after a crash the next call goes on.
+    Every process may call this at any time: whoever finds a step due locks the batch and looks again, so it
+    happens once; after a crash the next call goes on. A batch whose step fails does not keep the others back:
+    its error is raised at the end.
     """
     taken = 0
+    failures: list[Exception] = []
     with database.read() as session:
-        due = queries.in_states(session, [state for state in BatchState if state is not BatchState.FROZEN])
-    for batch in due:
-        with database.write() as session:
-            locked = queries.locked(session, batch.id)
-            taken += _STEPS[locked.state](session, locked, settings, at)
+        unfinished = queries.in_states(session, list(_STEPS))
+    for batch in unfinished:
+        try:
+            taken += _take_if_due(database, settings, batch, at)
+        except Exception as error:  # noqa: BLE001 - one batch in trouble must not stop next week's
+            _LOG.error("step_failed", batch=batch.number, state=batch.state.value, error=str(error))
+            failures.append(error)
+    if failures:
+        raise failures[0]
     return taken
 
 
-def _open(session: Session, batch: Batch, _settings: Settings, at: datetime) -> bool:
-    """Open a batch whose time has come, unless another one is still open."""
-    if batch.opens_at > at or service.open_batch(session) is not None:
-        return False
+def _take_if_due(database: Database, settings: Settings, batch: Batch, at: datetime) -> bool:
+    """Look without a lock, which is all there is to do nearly always; then lock, look again, and act."""
+    with database.read() as session:
+        if not _STEPS[batch.state].is_due(session, batch, at):
+            return False
+    with database.write() as session:
+        locked = queries.locked(session, batch.id)
+        step = _STEPS.get(locked.state)
+        if step is None or not step.is_due(session, locked, at):
+            return False
+        step.take(session, locked, settings, at)
+        return True
+
+
+def _may_open(session: Session, batch: Batch, at: datetime) -> bool:
+    """Its time has come, and no other batch is still open."""
+    return batch.opens_at <= at and service.open_batch(session) is None
+
+
+def _open(session: Session, batch: Batch, _settings: Settings, at: datetime) -> None:
+    """Take prompts from now on, and draw from the current checkpoint."""
     batch.state = BatchState.OPEN
     batch.opened_at = at
     checkpoint = checkpoints.current(session)
@@ -44,59 +81,56 @@ def _open(session: Session, batch: Batch, _settings: Settings, at: datetime) -> 
     audit.record(
         session, "batch.opened", f"batch {batch.number}", checkpoint=checkpoint.name if checkpoint is not None else None
     )
-    return True
 
 
-def _begin_closing(session: Session, batch: Batch, _settings: Settings, at: datetime) -> bool:
-    """Stop taking prompts at the closing time, and schedule the next week like this one."""
-    if batch.closes_at > at:
-        return False
+def _may_begin_closing(_session: Session, batch: Batch, at: datetime) -> bool:
+    return batch.closes_at <= at
+
+
+def _begin_closing(session: Session, batch: Batch, _settings: Settings, at: datetime) -> None:
+    """Stop taking prompts, and schedule the next week like this one."""
     batch.state = BatchState.CLOSING
     batch.closing_at = at
-    newest = queries.latest(session)
-    if newest is None or newest.number == batch.number:
-        previous = service.settings_of(session, batch)
-        length = max(batch.closes_at - batch.opens_at, timedelta(days=7))
-        service.create(session, replace(previous, opens_at=at, closes_at=at + length, grace_minutes=10))
+    service.ensure_next(session, batch, at=at)
     audit.record(session, "batch.closing", f"batch {batch.number}")
-    return True
 
 
-def _close(session: Session, batch: Batch, _settings: Settings, at: datetime) -> bool:
-    """Close for good once nothing is running any more, or the grace time is over."""
-    running = queries.unfinished_comparisons(session, batch.id)
+def _may_close(session: Session, batch: Batch, at: datetime) -> bool:
+    """Nothing is running any more, or the grace time is over."""
     is_over = batch.closing_at is None or batch.closing_at + timedelta(minutes=batch.grace_minutes) <= at
-    if running and not is_over:
-        return False
+    return is_over or not queries.has_unfinished_comparisons(session, batch.id)
+
+
+def _close(session: Session, batch: Batch, _settings: Settings, at: datetime) -> None:
+    """Close for good: what is still running is given up."""
+    running = queries.unfinished_comparisons(session, batch.id)
+    sampling.cancel(session, running)
     for comparison in running:
-        sampling.cancel(session, comparison)
         comparison.state = ComparisonState.ABANDONED
     batch.state = BatchState.IN_REVIEW
     batch.closed_at = at
     audit.record(session, "batch.closed", f"batch {batch.number}", abandoned=len(running))
-    return True
 
 
-def _freeze(session: Session, batch: Batch, settings: Settings, at: datetime) -> bool:
-    """Freeze the dataset once enough annotations are reviewed."""
+def _may_freeze(session: Session, batch: Batch, _at: datetime) -> bool:
+    """Enough annotations are reviewed."""
+    if not batch.review_share:
+        return True
     total, reviewed = queries.count_reviewed(session, batch.id)
-    if reviewed < batch.review_share * total:
-        return False
+    return reviewed >= math.ceil(batch.review_share * total - _ROUNDING)
+
+
+def _freeze(session: Session, batch: Batch, settings: Settings, at: datetime) -> None:
+    """Write the preference dataset."""
     batch.frozen_at = at
     dataset = datasets.freeze(session, batch, settings)
     batch.state = BatchState.FROZEN
     audit.record(session, "batch.frozen", f"batch {batch.number}", dataset=dataset.name, rows=dataset.rows)
-    return True
 
 
-def _do_nothing(_session: Session, _batch: Batch, _settings: Settings, _at: datetime) -> bool:
-    return False
-
-
-_STEPS: dict[BatchState, Callable[[Session, Batch, Settings, datetime], bool]] = {
-    BatchState.SCHEDULED: _open,
-    BatchState.OPEN: _begin_closing,
-    BatchState.CLOSING: _close,
-    BatchState.IN_REVIEW: _freeze,
-    BatchState.FROZEN: _do_nothing,
+_STEPS = {
+    BatchState.SCHEDULED: Step(_may_open, _open),
+    BatchState.OPEN: Step(_may_begin_closing, _begin_closing),
+    BatchState.CLOSING: Step(_may_close, _close),
+    BatchState.IN_REVIEW: Step(_may_freeze, _freeze),
 }

@@ -1,7 +1,7 @@
 """What people do with batches: look at the open one, change settings, close the week."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from datetime import UTC, datetime, timedelta
 from zoneinfo import ZoneInfo
 
@@ -15,6 +15,9 @@ from app.models import Batch, BatchState, BatchTarget, BatchVariant, Checkpoint,
 from contract.vocabulary import Objective
 
 _WEEK = timedelta(days=7)
+_GRACE_MINUTES = 10
+# Of a batch's number: beyond it no database has a row, and SQLite cannot even be asked.
+_LARGEST_NUMBER = 2**31 - 1
 _FIRST_TARGETS = {Objective.HELPFULNESS: 200, Objective.SAFETY: 100}
 
 
@@ -45,7 +48,7 @@ class BatchSettings:
     max_new_tokens: int = 256
     system_prompt: str = ""
     curriculum: str = ""
-    grace_minutes: int = 10
+    grace_minutes: int = _GRACE_MINUTES
     review_share: float = 0.0
     held_out_share: float = 0.1
     held_out_max: int = 1000
@@ -63,7 +66,7 @@ def get(session: Session, number: int) -> Batch:
         NotFoundError: There is no such batch.
 
     """
-    batch = queries.by_number(session, number)
+    batch = queries.by_number(session, number) if abs(number) <= _LARGEST_NUMBER else None
     if batch is None:
         msg = f"There is no batch {number}."
         raise NotFoundError(msg)
@@ -112,9 +115,14 @@ def create(session: Session, settings: BatchSettings, *, actor: Person | None = 
     return batch
 
 
+def has_any(session: Session) -> bool:
+    """Whether there is a batch, in whatever state."""
+    return queries.latest(session) is not None
+
+
 def ensure_first(session: Session) -> None:
     """Schedule a first week, from now on, where there is no batch at all."""
-    if queries.latest(session) is None:
+    if not has_any(session):
         opens_at = now()
         create(session, BatchSettings(opens_at=opens_at, closes_at=opens_at + _WEEK))
 
@@ -133,12 +141,14 @@ def schedule_next(session: Session, *, actor: Person) -> Batch:
     if newest.state is BatchState.SCHEDULED:
         msg = f"Batch {newest.number} is scheduled already."
         raise ConflictError(msg)
-    zone = ZoneInfo(newest.time_zone)
-    opens_at = max(newest.closes_at, now())
-    # A week in local time, so that the hour stays the same when the clocks change.
-    closes_at = (opens_at.astimezone(zone) + _WEEK).astimezone(UTC)
-    settings = replace(settings_of(session, newest), opens_at=opens_at, closes_at=closes_at)
-    return create(session, settings, actor=actor)
+    return create(session, _week_after(session, newest, at=now()), actor=actor)
+
+
+def ensure_next(session: Session, batch: Batch, *, at: datetime) -> None:
+    """Schedule the week after a batch that closes, unless there is one."""
+    newest = queries.latest(session)
+    if newest is None or newest.number == batch.number:
+        create(session, _week_after(session, batch, at=at))
 
 
 def change(session: Session, batch: Batch, settings: BatchSettings, *, actor: Person) -> None:
@@ -154,8 +164,10 @@ def change(session: Session, batch: Batch, settings: BatchSettings, *, actor: Pe
         msg = f"Batch {batch.number} is {batch.state.replace('_', ' ')}; its settings are settled."
         raise ConflictError(msg)
     _check(settings)
+    before = settings_of(session, batch)
     _apply(session, batch, settings)
-    audit.record(session, "batch.changed", f"batch {batch.number}", actor=actor)
+    changed = [one.name for one in fields(settings) if getattr(before, one.name) != getattr(settings, one.name)]
+    audit.record(session, "batch.changed", f"batch {batch.number}", actor=actor, settings=", ".join(changed))
 
 
 def close_now(session: Session, batch: Batch, *, wait_for_running: bool, actor: Person) -> None:
@@ -206,6 +218,27 @@ def pin_checkpoint(session: Session, batch: Batch, checkpoint: Checkpoint) -> No
     """Fix which checkpoint the variants of a batch sample from, where none is fixed yet."""
     for variant in queries.variants(session, batch.id):
         variant.checkpoint_id = variant.checkpoint_id or checkpoint.id
+
+
+def _week_after(session: Session, batch: Batch, *, at: datetime) -> BatchSettings:
+    """The settings of the week after a batch: the same, with the same local times.
+
+    It opens when the batch closes, or at once where that is past, and closes a week after the batch does. Where
+    that is past too, since nothing ran for so long, it closes at the same local time of a later week.
+    """
+    zone = ZoneInfo(batch.time_zone)
+    # Weeks are added in local time, so that the hour stays the same when the clocks change.
+    closes_at = batch.closes_at.astimezone(zone) + _WEEK
+    while closes_at.astimezone(UTC) <= at:
+        closes_at += _WEEK
+    settings = settings_of(session, batch)
+    return replace(
+        settings,
+        opens_at=max(batch.closes_at, at),
+        closes_at=closes_at.astimezone(UTC),
+        # Nothing to wait for was the wish for the batch that was closed early, not for all that follow.
+        grace_minutes=settings.grace_minutes or _GRACE_MINUTES,
+    )
 
 
 def _check(settings: BatchSettings) -> None:

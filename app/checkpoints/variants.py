@@ -26,6 +26,8 @@ def replace_in_open_batch(session: Session, checkpoint: Checkpoint) -> None:
         select(SamplingJob.comparison_id)
         .join(Comparison, Comparison.id == SamplingJob.comparison_id)
         .where(SamplingJob.state == WorkState.QUEUED, Comparison.batch_id.in_(_open_batches()))
+        # A pair that is being handed out right now goes to its worker as it is.
+        .with_for_update(of=SamplingJob, skip_locked=True)
     )
     session.execute(update(Response).where(Response.comparison_id.in_(waiting)).values(checkpoint_id=checkpoint.id))
 

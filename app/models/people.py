@@ -1,11 +1,13 @@
 """People: who they are, how they sign in, which programs act for them, and what was done by whom."""
 
+import unicodedata
 from datetime import datetime
 from enum import StrEnum
 from typing import Any
 from uuid import UUID
 
 from sqlalchemy import ForeignKey, String
+from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, new_id, now
@@ -27,13 +29,24 @@ class TokenScope(StrEnum):
     DATASETS = "datasets"
 
 
+def name_key(name: str) -> str:
+    """The form in which two names are compared: databases disagree about capitals beyond A to Z."""
+    return unicodedata.normalize("NFKC", name).casefold().strip()
+
+
+def _key_of_new_name(context: DefaultExecutionContext) -> str:
+    parameters = context.get_current_parameters()  # type: ignore[no-untyped-call]
+    return name_key(parameters["name"])
+
+
 class Person(Base):
     """Somebody who may sign in. People are disabled, never deleted: their annotations stay theirs."""
 
     __tablename__ = "people"
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default_factory=new_id)
-    name: Mapped[str] = mapped_column(String(100), unique=True)
+    name: Mapped[str] = mapped_column(String(100))
+    name_key: Mapped[str] = mapped_column(String(400), unique=True, init=False, insert_default=_key_of_new_name)
     role: Mapped[PersonRole]
     password_hash: Mapped[str | None] = mapped_column(String(200), default=None, repr=False)
     is_active: Mapped[bool] = mapped_column(default=True)

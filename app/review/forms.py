@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from app.accounts.forms import ProtectedForm
+from app.accounts.forms import ProtectedForm, StorableText
 from app.models import Verdict
 
 
@@ -10,7 +10,7 @@ class VerdictForm(ProtectedForm):
     """A reviewer's verdict on an annotation."""
 
     verdict: Verdict
-    feedback: str = Field(default="", max_length=4000)
+    feedback: StorableText = Field(default="", max_length=4000)
     revision: int = Field(ge=1)
     """The revision that the reviewer read."""
     page: int = Field(default=1, ge=1)

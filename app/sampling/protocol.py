@@ -11,6 +11,8 @@ from app.settings import Settings
 from contract.sampling import PROTOCOL_HEADER, PROTOCOL_VERSION
 
 WORKER_API = "/api/worker/v1"
+MAX_BODY_BYTES = 64 * 1024 * 1024
+"""Two long responses with all their token ids, or the report on a whole training run."""
 
 
 class ProtocolMismatchError(AppError):

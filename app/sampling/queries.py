@@ -1,6 +1,6 @@
 """The queue's SQL: which jobs may be handed out, and how the queue stands."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from datetime import datetime
 from uuid import UUID
 
@@ -61,12 +61,25 @@ def job_of(session: Session, comparison_id: UUID) -> SamplingJob | None:
     ).one_or_none()
 
 
+def jobs_of(session: Session, comparison_ids: Collection[UUID]) -> list[SamplingJob]:
+    """The jobs of some comparisons, locked, in the order in which workers' calls lock them."""
+    return list(
+        session.scalars(
+            select(SamplingJob)
+            .where(SamplingJob.comparison_id.in_(comparison_ids))
+            .order_by(SamplingJob.id)
+            .with_for_update()
+        )
+    )
+
+
 def leased_to(session: Session, worker_id: UUID) -> list[SamplingJob]:
     """The jobs that a worker holds."""
     return list(
         session.scalars(
             select(SamplingJob)
             .where(SamplingJob.worker_id == worker_id, SamplingJob.state == WorkState.LEASED)
+            .order_by(SamplingJob.id)
             .with_for_update()
         )
     )

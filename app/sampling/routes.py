@@ -11,7 +11,7 @@ from app.accounts import audit
 from app.checkpoints import service as checkpoints
 from app.database import Database, SessionDep
 from app.sampling import service
-from app.sampling.protocol import WORKER_API, LeaseTermsDep, require_protocol
+from app.sampling.protocol import MAX_BODY_BYTES, WORKER_API, LeaseTermsDep, require_protocol
 from app.training import service as training
 from app.web.access import WorkerTokenDep
 from contract.sampling import (
@@ -29,7 +29,9 @@ from contract.sampling import (
 
 _POLL_S = 0.2
 
-router = APIRouter(prefix=WORKER_API, tags=["worker"], dependencies=[Depends(require_protocol)])
+router = APIRouter(
+    prefix=WORKER_API, tags=["worker"], dependencies=[Depends(require_protocol)], max_body_size=MAX_BODY_BYTES
+)
 
 
 @router.post("/register")

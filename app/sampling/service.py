@@ -1,8 +1,6 @@
 """Sampling jobs: asks for a pair, hands it to a worker, takes the responses, survives lost workers."""
 
-import random
-import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from uuid import UUID
@@ -22,6 +20,7 @@ from app.models import (
     now,
 )
 from app.sampling import leases, queries
+from app.sampling.variants import draw_pair, new_seed
 from contract.conversation import Message
 from contract.sampling import (
     Claim,
@@ -36,9 +35,8 @@ from contract.sampling import (
     SampledResponse,
     TokenEvent,
 )
-from contract.vocabulary import Side
 
-_SEED_BITS = 63
+_NUL = "\0"
 
 
 class UnknownWorkerError(NotFoundError):
@@ -58,25 +56,8 @@ class LeaseTerms:
 def request_pair(
     session: Session, comparison: Comparison, variants: Sequence[BatchVariant], *, max_new_tokens: int
 ) -> SamplingJob:
-    """Queue the sampling of a comparison's two responses, drawn from two different variants.
-
-    Which variant stands on side A is random. The rows are made in the order of the sides, so that not even
-    the order of their keys tells which variant is which.
-    """
-    chosen = _draw_two(variants)
-    responses = [
-        Response(
-            comparison_id=comparison.id,
-            side=side,
-            checkpoint_id=_checkpoint_of(variant),
-            temperature=variant.temperature,
-            top_p=variant.top_p,
-            top_k=variant.top_k,
-            seed=secrets.randbits(_SEED_BITS),
-            max_new_tokens=max_new_tokens,
-        )
-        for side, variant in zip(Side, chosen, strict=True)
-    ]
+    """Queue the sampling of a comparison's two responses, drawn from two different variants."""
+    responses = draw_pair(comparison, variants, max_new_tokens=max_new_tokens)
     job = SamplingJob(comparison_id=comparison.id)
     session.add_all([*responses, job])
     return job
@@ -214,7 +195,7 @@ def retry(session: Session, comparison: Comparison) -> None:
         msg = "Only a comparison whose sampling failed can be sampled again."
         raise InvalidInputError(msg)
     for response in comparison.responses:
-        response.seed = secrets.randbits(_SEED_BITS)
+        response.seed = new_seed()
         response.text = ""
         response.token_ids = None
         response.finish_reason = None
@@ -226,33 +207,11 @@ def retry(session: Session, comparison: Comparison) -> None:
     leases.put_back(job)
 
 
-def cancel(session: Session, comparison: Comparison) -> None:
-    """Stop the sampling of a comparison that nobody waits for any more."""
-    job = queries.job_of(session, comparison.id)
-    if job is not None and job.state in {WorkState.QUEUED, WorkState.LEASED}:
-        leases.end(job, WorkState.CANCELLED, at=now())
-
-
-def _draw_two(variants: Sequence[BatchVariant]) -> tuple[BatchVariant, BatchVariant]:
-    """Two different variants, by weight, in random order (Llama 2, section 3.2.1)."""
-    if len(variants) < len(Side):
-        msg = "variants: a batch needs two model variants, or there is nothing to compare."
-        raise InvalidInputError(msg)
-    generator = random.SystemRandom()
-    first = generator.choices(variants, [variant.weight for variant in variants])[0]
-    rest = [variant for variant in variants if variant is not first]
-    second = generator.choices(rest, [variant.weight for variant in rest])[0]
-    pair = [first, second]
-    # Whoever has the larger weight is drawn first more often, so the sides need a draw of their own.
-    generator.shuffle(pair)
-    return pair[0], pair[1]
-
-
-def _checkpoint_of(variant: BatchVariant) -> UUID:
-    if variant.checkpoint_id is None:
-        msg = "No chat checkpoint is promoted yet, so there is nothing to sample from."
-        raise InvalidInputError(msg)
-    return variant.checkpoint_id
+def cancel(session: Session, comparisons: Iterable[Comparison]) -> None:
+    """Stop the sampling of comparisons that nobody waits for any more."""
+    for job in queries.jobs_of(session, [comparison.id for comparison in comparisons]):
+        if job.state in {WorkState.QUEUED, WorkState.LEASED}:
+            leases.end(job, WorkState.CANCELLED, at=now())
 
 
 def _pair_job(job: SamplingJob, messages: tuple[Message, ...]) -> PairJob:
@@ -277,7 +236,12 @@ def _append_text(job: SamplingJob | None, event: TokenEvent) -> None:
         return
     for response in job.comparison.responses:
         if response.id == event.response_id and len(response.text) == event.from_index:
-            response.text += event.text
+            response.text += _storable(event.text)
+
+
+def _storable(text: str) -> str:
+    """A model's text without NUL, which its tokenizer may know as a byte and PostgreSQL cannot store as text."""
+    return text.replace(_NUL, "\N{REPLACEMENT CHARACTER}")
 
 
 def _is_finished_by(job: SamplingJob | None, message: Finish) -> bool:
@@ -295,7 +259,6 @@ def _store(response: Response, sampled: SampledResponse, message: Finish) -> Non
         raise InvalidInputError(msg)
     for field in (
         "seed",
-        "text",
         "prompt_tokens",
         "completion_tokens",
         "finish_reason",
@@ -307,6 +270,7 @@ def _store(response: Response, sampled: SampledResponse, message: Finish) -> Non
         "device",
     ):
         setattr(response, field, getattr(sampled, field))
+    response.text = _storable(sampled.text)
     response.token_ids = list(sampled.token_ids)
     response.worker_id = message.worker_id
     response.attempt = message.lease.attempt

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session, joinedload, selectinload
+from sqlalchemy import exists, func, select
+from sqlalchemy.orm import Session, defer, joinedload, selectinload
 
 from app.models import (
     Checkpoint,
@@ -15,6 +15,7 @@ from app.models import (
     RewardModel,
     TrainingPoint,
     TrainingRun,
+    TrainingRunDataset,
     Worker,
     WorkState,
 )
@@ -59,7 +60,14 @@ def locked(session: Session, run_id: UUID) -> TrainingRun | None:
 
 def runs(session: Session) -> list[TrainingRun]:
     """Every run, the newest first."""
-    return list(session.scalars(select(TrainingRun).order_by(TrainingRun.queued_at.desc())))
+    return list(
+        session.scalars(
+            select(TrainingRun)
+            .order_by(TrainingRun.queued_at.desc())
+            # Logs are long, and a list shows none.
+            .options(defer(TrainingRun.log, raiseload=True))
+        )
+    )
 
 
 def run_by_name(session: Session, name: str) -> TrainingRun | None:
@@ -141,6 +149,20 @@ def reward_models(session: Session) -> list[RewardModel]:
 def reward_model_by_name(session: Session, name: str) -> RewardModel | None:
     """The reward model of this name."""
     return session.scalars(select(RewardModel).where(RewardModel.name == name)).one_or_none()
+
+
+def newest_reward_model_before(session: Session, run: TrainingRun, dataset: PreferenceDataset) -> RewardModel | None:
+    """The newest reward model of a run's objective that was not trained on any version of a dataset."""
+    of_batch = select(PreferenceDataset.id).where(PreferenceDataset.batch_id == dataset.batch_id)
+    has_seen_it = exists().where(
+        TrainingRunDataset.run_id == RewardModel.run_id, TrainingRunDataset.dataset_id.in_(of_batch)
+    )
+    return session.scalars(
+        select(RewardModel)
+        .where(RewardModel.objective == run.objective, ~has_seen_it)
+        .order_by(RewardModel.created_at.desc())
+        .limit(1)
+    ).one_or_none()
 
 
 def run_by_id(session: Session, run_id: UUID) -> TrainingRun:

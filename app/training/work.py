@@ -12,7 +12,17 @@ from app.sampling import leases
 from app.sampling import service as sampling
 from app.training import queries
 from contract.recipe import Recipe
-from contract.training import ClaimedRun, ClaimRun, DatasetRef, FailRun, FinishRun, RunControl, RunEvents, RunJob
+from contract.training import (
+    ClaimedRun,
+    ClaimRun,
+    DatasetRef,
+    FailRun,
+    FinishRun,
+    RewardModelRef,
+    RunControl,
+    RunEvents,
+    RunJob,
+)
 from contract.training import TrainingPoint as ReportedPoint
 
 _SHA256_CHARACTERS = 64
@@ -34,7 +44,7 @@ def claim_run(session: Session, message: ClaimRun, terms: sampling.LeaseTerms) -
             continue
         leases.hand_out(run, worker.id, at=at, lease_s=terms.lease_s)
         run.log = f"{run.log}Attempt {run.attempt}, on {worker.name}.\n"
-        return ClaimedRun(job=_job(run))
+        return ClaimedRun(job=_job(session, run))
     return ClaimedRun(job=None)
 
 
@@ -112,17 +122,19 @@ def fail_run(session: Session, message: FailRun, terms: sampling.LeaseTerms) -> 
         audit.record(session, "training.failed", run.name)
 
 
-def _job(run: TrainingRun) -> RunJob:
+def _job(session: Session, run: TrainingRun) -> RunJob:
+    # The newest last: the worker measures drift on it.
+    datasets = sorted(run.datasets, key=lambda dataset: dataset.frozen_at)
+    previous = queries.newest_reward_model_before(session, run, datasets[-1]) if datasets else None
     return RunJob(
         job_id=run.id,
         attempt=run.attempt,
         name=run.name,
         checkpoint_digest=run.checkpoint.digest,
-        datasets=tuple(
-            DatasetRef(name=dataset.name, manifest_sha256=dataset.manifest_sha256)
-            # The newest last: the worker measures drift on it.
-            for dataset in sorted(run.datasets, key=lambda dataset: dataset.frozen_at)
-        ),
+        previous=None
+        if previous is None
+        else RewardModelRef(name=previous.name, path=previous.path, digest=previous.digest),
+        datasets=tuple(DatasetRef(name=dataset.name, manifest_sha256=dataset.manifest_sha256) for dataset in datasets),
         recipe=Recipe.model_validate(run.recipe),
     )
 

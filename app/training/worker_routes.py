@@ -5,12 +5,14 @@ from http import HTTPStatus
 from fastapi import APIRouter, Depends
 
 from app.database import SessionDep
-from app.sampling.protocol import WORKER_API, LeaseTermsDep, require_protocol
+from app.sampling.protocol import MAX_BODY_BYTES, WORKER_API, LeaseTermsDep, require_protocol
 from app.training import work
 from app.web.access import WorkerTokenDep
 from contract.training import ClaimedRun, ClaimRun, FailRun, FinishRun, RunControl, RunEvents
 
-router = APIRouter(prefix=f"{WORKER_API}/runs", tags=["worker"], dependencies=[Depends(require_protocol)])
+router = APIRouter(
+    prefix=f"{WORKER_API}/runs", tags=["worker"], dependencies=[Depends(require_protocol)], max_body_size=MAX_BODY_BYTES
+)
 
 
 @router.post("/claim")

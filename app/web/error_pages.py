@@ -8,11 +8,12 @@ import structlog
 from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import JSONResponse, RedirectResponse
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DataError, IntegrityError, OperationalError
 from starlette.exceptions import HTTPException
 
 from app.errors import AppError
 from app.web.access import SignInRequiredError
+from app.web.security import SECURITY_HEADERS
 from app.web.templating import Page, is_partial, render
 from contract.sampling import ErrorBody
 
@@ -34,6 +35,8 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(RequestValidationError, _on_invalid_input)
     app.add_exception_handler(HTTPException, _on_http_error)
     app.add_exception_handler(IntegrityError, _on_integrity_error)
+    app.add_exception_handler(DataError, _on_data_error)
+    app.add_exception_handler(OperationalError, _on_unavailable_database)
     app.add_exception_handler(Exception, _on_bug)
 
 
@@ -65,7 +68,10 @@ def _on_app_error(request: Request, error: Exception) -> Response:
 def _on_invalid_input(request: Request, error: Exception) -> Response:
     if not isinstance(error, RequestValidationError):
         raise error
-    messages = [f"{'.'.join(str(part) for part in item['loc'][1:])}: {item['msg']}." for item in error.errors()]
+    messages = [
+        f"{'.'.join(str(part) for part in item['loc'][1:])}: {item['msg'].removeprefix('Value error, ')}."
+        for item in error.errors()
+    ]
     return _answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_input", messages)
 
 
@@ -84,7 +90,23 @@ def _on_integrity_error(request: Request, error: Exception) -> Response:
     return _answer(request, HTTPStatus.CONFLICT, "conflict", [message])
 
 
+def _on_data_error(request: Request, error: Exception) -> Response:
+    # Text with a NUL character, or a number beyond what a column holds, that no form refused by name.
+    _LOG.warning("data_error", path=request.url.path, error=str(error))
+    message = "Something in this request cannot be stored: a NUL character, or a number that is too large."
+    return _answer(request, HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_input", [message])
+
+
+def _on_unavailable_database(request: Request, error: Exception) -> Response:
+    _LOG.error("database_unavailable", path=request.url.path, error=str(error))
+    message = "The database does not answer at present. Nothing was saved; please try again in a moment."
+    return _answer(request, HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable", [message])
+
+
 def _on_bug(request: Request, error: Exception) -> Response:
     _LOG.error("unexpected_error", path=request.url.path, exc_info=error)
     message = "Something went wrong on our side. Nothing was saved; please try again."
-    return _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", [message])
+    response = _answer(request, HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", [message])
+    # Starlette makes this answer outside of all middleware, also of the one that adds these headers.
+    response.headers.update(SECURITY_HEADERS)
+    return response

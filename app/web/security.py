@@ -9,13 +9,14 @@ _CSP = (
     "default-src 'self'; base-uri 'none'; form-action 'self'; frame-ancestors 'none'; object-src 'none'; "
     "img-src 'self' data:"
 )
-_HEADERS = (
-    (b"content-security-policy", _CSP.encode()),
-    (b"x-content-type-options", b"nosniff"),
+SECURITY_HEADERS = {
+    "content-security-policy": _CSP,
+    "x-content-type-options": "nosniff",
     # Sign-in links must not travel to other sites in a Referer header.
-    (b"referrer-policy", b"same-origin"),
-    (b"cross-origin-opener-policy", b"same-origin"),
-)
+    "referrer-policy": "same-origin",
+    "cross-origin-opener-policy": "same-origin",
+}
+_ENCODED = tuple((name.encode(), value.encode()) for name, value in SECURITY_HEADERS.items())
 _ONE_YEAR = b"public, max-age=31536000, immutable"
 
 
@@ -41,7 +42,7 @@ class SecurityHeaders:
 
 def _complete(message: MutableMapping[str, Any], scope: Scope) -> None:
     headers = list(message.get("headers", []))
-    headers.extend(_HEADERS)
+    headers.extend(_ENCODED)
     is_versioned = scope["path"].startswith("/static/") and b"v=" in scope.get("query_string", b"")
     if is_versioned:
         headers.append((b"cache-control", _ONE_YEAR))

@@ -80,13 +80,14 @@ def upgrade() -> None:
     op.create_table('people',
     sa.Column('id', sa.Uuid(), nullable=False),
     sa.Column('name', sa.String(length=100), nullable=False),
+    sa.Column('name_key', sa.String(length=400), nullable=False),
     sa.Column('role', sa.Enum('annotator', 'reviewer', 'trainer', 'admin', name='personrole', native_enum=False, create_constraint=True, length=40), nullable=False),
     sa.Column('password_hash', sa.String(length=200), nullable=True),
     sa.Column('is_active', sa.Boolean(), nullable=False),
     sa.Column('is_excluded', sa.Boolean(), nullable=False),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_people')),
-    sa.UniqueConstraint('name', name=op.f('uq_people_name'))
+    sa.UniqueConstraint('name_key', name=op.f('uq_people_name_key'))
     )
     op.create_table('workers',
     sa.Column('id', sa.Uuid(), nullable=False),

@@ -23,23 +23,17 @@ from contract.errors import ContractError
 from contract.recipe import Recipe
 from contract.training import AccuracyCell, EvaluationReport, TrainingPoint
 from contract.vocabulary import MarginScheme, Objective, Role
+from model_worker.errors import DatasetError, TrainingError
 from model_worker.reward.data import explain
-from model_worker.reward.errors import DatasetError, TrainingError
 from model_worker.reward.score import Score, Scorer
 from model_worker.reward.train import TrainedRewardModel, TrainingRequest, train_reward_model
+from model_worker.training_child import TrainingResult
 
 _EXPECTED_FAILURE = 2
 # What a shell reports for a process that SIGTERM ended.
 _TERMINATED = 128 + signal.SIGTERM
 # How long a process whose supervisor died may tidy up before it is ended for good, in seconds.
 _TIDY_UP_S = 10.0
-
-
-class TrainingResult(Contract):
-    """What `train --result` writes: the facts of `contract.training.FinishRun` that only the trainer knows."""
-
-    digest: str
-    evaluations: tuple[EvaluationReport, ...]
 
 
 class _ScoreRow(Contract):

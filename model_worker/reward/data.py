@@ -13,10 +13,10 @@ from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from contract.conversation import Message
 from contract.dataset import FORMAT_VERSION, MANIFEST_FILE, DatasetFile, Manifest
+from contract.digests import sha256_of
 from contract.vocabulary import Objective, Role, Side, Split, Strength
-from model_worker.reward.errors import DatasetError
+from model_worker.errors import DatasetError
 
-_READ_BYTES = 1 << 20
 _READ_ROWS = 2048
 
 
@@ -138,15 +138,6 @@ def find_leaks(train: Sequence[Comparison], test: Sequence[Comparison]) -> tuple
         for comparison in train
         if comparison.conversation_key in conversations or normalised_context(comparison.prompt) in contexts
     )
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, as hex."""
-    digest = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(_READ_BYTES):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _verify(folder: Path, file: DatasetFile) -> None:

@@ -6,16 +6,15 @@ Always from text, never from the ids that were sampled: the template's ids of a 
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import cast
 
-from jinja2 import TemplateError
-from transformers import BatchEncoding, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from contract.conversation import Message
 from contract.vocabulary import MarginScheme, Role, margin
+from model_worker.chat_format import encode_messages
+from model_worker.errors import DatasetError, EncodingError, ResponseTooLongError
 from model_worker.reward.batching import NO_LABEL, EncodedComparison
 from model_worker.reward.data import Comparison
-from model_worker.reward.errors import DatasetError, EncodingError, ResponseTooLongError
 
 
 class Encoder:
@@ -104,34 +103,3 @@ def _common_prefix(left: Sequence[int], right: Sequence[int]) -> int:
         (place for place, (one, other) in enumerate(zip(left, right, strict=False)) if one != other),
         min(len(left), len(right)),
     )
-
-
-def encode_messages(
-    tokenizer: PreTrainedTokenizerBase, messages: Sequence[Message], *, add_generation_prompt: bool
-) -> list[int]:
-    """The template's token ids of a conversation, in which nobody can type a control token.
-
-    The call is the same as the sampler's (`model_worker.checkpoint.Checkpoint.encode`), so that a reward model
-    reads a context as the chat model did: ``</s>`` typed by a person, or spelled by a model, stays text.
-
-    Raises:
-        EncodingError: The chat template refuses the conversation.
-
-    """
-    conversation = [{"role": message.role.value, "content": message.content} for message in messages]
-    try:
-        encoded = cast(
-            BatchEncoding,
-            tokenizer.apply_chat_template(
-                conversation,
-                add_generation_prompt=add_generation_prompt,
-                sanitize_control_tokens=True,
-                return_dict=True,
-                # What is too long is cut here; the tokenizer need not warn of it.
-                tokenizer_kwargs={"verbose": False},
-            ),
-        )
-    except (TemplateError, TypeError, ValueError) as error:
-        msg = f"The chat template refuses the conversation: {error}"
-        raise EncodingError(msg) from None
-    return list(encoded["input_ids"])

@@ -21,9 +21,10 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 
 from contract.conversation import Message
+from contract.digests import sha256_of
 from contract.vocabulary import Role, Strength
-from model_worker.reward.data import Comparison, explain, sha256_of
-from model_worker.reward.errors import DatasetError
+from model_worker.errors import DatasetError
+from model_worker.reward.data import Comparison, explain
 
 _SPEAKERS = re.compile(r"\n\n(Human|Assistant):[ ]?")
 _ROLES = {"Human": Role.USER, "Assistant": Role.ASSISTANT}

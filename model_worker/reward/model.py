@@ -17,11 +17,11 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from torch.nn import functional
-from transformers import AutoModelForSequenceClassification, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoModelForSequenceClassification, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging as transformers_logging
 
-from contract.checkpoint_files import digest_files
-from model_worker.reward.errors import RewardModelError
+from model_worker.chat_format import load_tokenizer
+from model_worker.errors import RewardModelError
 from model_worker.threads import use_fitting_threads
 
 _PAD_TOKEN = "<pad>"  # noqa: S105 a token of text, not a secret
@@ -134,11 +134,6 @@ def save_reward_model(loaded: LoadedRewardModel, folder: Path) -> None:
         weights.chmod((folder / "config.json").stat().st_mode)
 
 
-def reward_model_digest(folder: Path) -> str:
-    """What identifies a saved reward model: the digest over its config and weights, as for chat checkpoints."""
-    return digest_files([folder / "config.json", *folder.glob("*.safetensors")])
-
-
 def _load(folder: Path, *, allow_new_head: bool) -> LoadedRewardModel:
     if not (folder / "config.json").is_file():
         msg = f"{folder} has no config.json: it is not a model in Hugging Face format."
@@ -165,19 +160,7 @@ def _load(folder: Path, *, allow_new_head: bool) -> LoadedRewardModel:
         msg = f"{folder}: {len(missing)} weights are missing, among them {missing[0]}."
         raise RewardModelError(msg)
     use_fitting_threads([classifier])
-    return LoadedRewardModel(model=RewardModel(classifier), tokenizer=_load_tokenizer(folder))
-
-
-def _load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
-    try:
-        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
-            folder, local_files_only=True, trust_remote_code=False
-        )
-    except Exception as error:
-        # The tokenizers library raises plain Exception for a broken tokenizer.json.
-        msg = f"{folder}: the tokenizer cannot be loaded: {error}"
-        raise RewardModelError(msg) from error
-    return tokenizer
+    return LoadedRewardModel(model=RewardModel(classifier), tokenizer=load_tokenizer(folder))
 
 
 def _give_pad_token(classifier: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> None:

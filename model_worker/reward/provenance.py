@@ -8,8 +8,8 @@ from pydantic import AwareDatetime, ValidationError
 from contract.base import Contract
 from contract.recipe import Recipe
 from contract.training import DatasetRef, EvaluationReport
+from model_worker.errors import RewardModelError
 from model_worker.reward.data import explain
-from model_worker.reward.errors import RewardModelError
 
 PROVENANCE_FILE = "reward_model.json"
 

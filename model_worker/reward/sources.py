@@ -6,8 +6,8 @@ from pathlib import Path
 
 from contract.recipe import Recipe
 from contract.training import DatasetRef
+from model_worker.errors import TrainingError
 from model_worker.reward.data import Comparison, find_leaks, load_preference_dataset
-from model_worker.reward.errors import TrainingError
 from model_worker.reward.external import load_external_dataset
 from model_worker.reward.provenance import ExternalSource
 

@@ -15,15 +15,15 @@ import torch
 import transformers
 
 from contract.checkpoint_files import CheckpointFiles, inspect_checkpoint
+from contract.digests import model_digest
 from contract.recipe import Recipe
 from contract.training import EvaluationReport, TrainingPoint
+from model_worker.errors import TrainingError, TrainingStoppedError
 from model_worker.reward.encoding import EncodedComparisons, Encoder, encode_comparisons
-from model_worker.reward.errors import TrainingError, TrainingStoppedError
 from model_worker.reward.evaluate import evaluate
 from model_worker.reward.model import (
     LoadedRewardModel,
     load_reward_model,
-    reward_model_digest,
     save_reward_model,
 )
 from model_worker.reward.plan import PlannedStep, plan_steps, step_warnings
@@ -103,7 +103,7 @@ def train_reward_model(
         )
         save_reward_model(prepared.loaded, draft)
         write_provenance(draft, _provenance(prepared, request.recipe, evaluations))
-        digest = reward_model_digest(draft)
+        digest = model_digest(draft)
     return TrainedRewardModel(folder=request.output, digest=digest, evaluations=evaluations, notes=prepared.notes)
 
 

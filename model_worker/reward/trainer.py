@@ -22,8 +22,8 @@ from transformers import PrinterCallback, Trainer, TrainerCallback, TrainingArgu
 
 from contract.recipe import Recipe
 from contract.training import TrainingPoint
+from model_worker.errors import TrainingError
 from model_worker.reward.batching import EncodedComparison, Minibatch, make_minibatch
-from model_worker.reward.errors import TrainingError
 from model_worker.reward.loss import pair_loss
 from model_worker.reward.model import RewardModel
 from model_worker.reward.plan import PlannedStep

@@ -12,6 +12,7 @@ from torch import Tensor
 from model_worker.sampling.seeds import FIRST_MULTIPLIER, GOLDEN_GAMMA, SECOND_MULTIPLIER
 
 _MANTISSA_BITS: Final = 53
+_LARGEST: Final = 1 - 2.0**-_MANTISSA_BITS
 
 
 def _signed(value: int) -> int:
@@ -47,7 +48,8 @@ def uniform(seeds: Tensor, indexes: Tensor, token_ids: Tensor) -> Tensor:
     """
     keys = splitmix64(splitmix64(seeds) ^ (indexes * _GAMMA))
     bits = _shift_right(splitmix64(keys[:, None] ^ token_ids), 64 - _MANTISSA_BITS)
-    return (bits.to(torch.float64) + 0.5) * 2.0**-_MANTISSA_BITS
+    # The largest of all would round to 1, whose noise is infinite and could draw a token that no limit allows.
+    return ((bits.to(torch.float64) + 0.5) * 2.0**-_MANTISSA_BITS).clamp(max=_LARGEST)
 
 
 def gumbel(seeds: Tensor, indexes: Tensor, token_ids: Tensor) -> Tensor:

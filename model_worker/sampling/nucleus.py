@@ -1,5 +1,6 @@
 """Draws the next token of many responses at once, each with its own temperature, top_p, top_k and seed."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Final
@@ -84,7 +85,8 @@ def _nucleus(values: Tensor, scaled: Tensor, draws: Sequence[Draw]) -> tuple[Ten
     """
     count = values.shape[1]
     top_k = torch.tensor([draw.top_k or scaled.shape[1] for draw in draws], device=values.device)
-    top_p = _column([draw.top_p for draw in draws], values)
+    # The sum of all probabilities may round to 1 before the last of them, and no limit means none.
+    top_p = _column([draw.top_p if draw.top_p < 1 else math.inf for draw in draws], values)
     within_k = torch.arange(count, device=values.device) < top_k[:, None]
     has_whole_k = top_k <= count
     normaliser = torch.where(

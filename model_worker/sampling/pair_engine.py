@@ -10,7 +10,8 @@ from transformers.utils.logging import disable_progress_bar
 
 from contract.checkpoint_files import CheckpointFiles
 from contract.sampling import Lease, PairJob, SampledResponse
-from model_worker.checkpoint import Checkpoint, PromptError, load_checkpoint
+from model_worker.checkpoint import Checkpoint, load_checkpoint
+from model_worker.errors import EncodingError
 from model_worker.sampling.decoding import Row, RowGroup
 from model_worker.sampling.interface import MAX_REDRAWS, JobError, SamplerFacts, Sink
 from model_worker.sampling.seeds import redraw_seed
@@ -146,8 +147,9 @@ class _Pair:
 def _group(checkpoint: Checkpoint, job: PairJob, rows: Sequence[Row]) -> RowGroup:
     try:
         prompt_ids = checkpoint.encode(job.messages)
-    except PromptError as error:
-        raise JobError(str(error)) from error
+    except EncodingError as error:
+        msg = f"{checkpoint.files.name}: {error}"
+        raise JobError(msg) from error
     return RowGroup(checkpoint, prompt_ids, rows)
 
 

@@ -126,10 +126,15 @@ def test_a_row_says_everything_that_is_known_of_a_comparison(database: Database,
         )
         comparison = session.get_one(Comparison, annotations[1].comparison_id)
         for name, side in (("Bo", Side.B), ("Cy", Side.A)):
-            other = make.make_annotation(
-                session, comparison, make.make_person(session, name), side=side, chosen_safe=True, rejected_safe=True
+            make.make_annotation(
+                session,
+                comparison,
+                make.make_person(session, name),
+                side=side,
+                chosen_safe=True,
+                rejected_safe=True,
+                is_primary=False,
             )
-            other.is_primary = False
         make.make_judged(session, batch, bo, "Hello again")
         dataset = freeze(session, batch, settings)
         chosen = annotations[1].chosen_response_id

@@ -16,7 +16,7 @@ from app import local
 from app.accounts import service as accounts
 from app.database import Database, connect
 from app.models import Batch, Checkpoint, Person
-from app.settings import Settings
+from app.settings import Settings, WeakSecretError
 from contract.checkpoint_files import inspect_checkpoint
 from model_worker.demo.tiny import make_tiny_checkpoint
 
@@ -117,5 +117,5 @@ def test_secrets_are_made_once_and_short_ones_refused(tmp_path: Path) -> None:
     assert first.pseudonym_secret == second.pseudonym_secret
     (key,) = tmp_path.iterdir()
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
-    with pytest.raises(ValueError, match="at least 32 characters"):
+    with pytest.raises(WeakSecretError, match="at least 32 characters"):
         Settings(data_dir=tmp_path, pseudonym_secret=SecretStr("1234")).ensure_secrets()

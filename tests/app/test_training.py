@@ -15,6 +15,7 @@ from app.models import (
     AuditEvent,
     Evaluation,
     PersonRole,
+    PreferenceDataset,
     RewardModel,
     TrainingPoint,
     TrainingRun,
@@ -32,6 +33,7 @@ from contract.training import (
     ClaimRun,
     FailRun,
     FinishRun,
+    RewardModelRef,
     RunControl,
     RunEvents,
     RunJob,
@@ -183,6 +185,37 @@ def test_a_run_goes_from_the_queue_to_a_reward_model(database: Database, run_id:
     assert (reward_model.name, reward_model.path) == ("helpfulness-1", "/models/helpfulness-1")
     assert (evaluation.dataset_name, evaluation.split, evaluation.kind) == ("batch-1", Split.TEST, "after_training")
     assert evaluation.report == evaluation_report("batch-1").model_dump(mode="json")
+
+
+@pytest.mark.usefixtures("run_id")
+def test_a_run_names_the_newest_reward_model_that_has_not_seen_its_newest_batch(
+    database: Database, worker: FakeWorker
+) -> None:
+    """The measure of drift: the last reward model on the new batch, before anybody trains on it."""
+
+    def queue(*datasets: PreferenceDataset, objective: Objective = Objective.HELPFULNESS) -> None:
+        request = RunRequest(recipe=Recipe(objective=objective), dataset_ids=[dataset.id for dataset in datasets])
+        with database.write() as session:
+            service.queue_run(session, request)
+
+    def claim_and_finish(digit: str) -> RunJob:
+        job = worker.claim()
+        assert job is not None
+        assert worker.finish(job, path=f"/models/{digit}", digest=digit * 64, evaluations=()).status_code == 204
+        return job
+
+    assert claim_and_finish("1").previous is None
+    with database.write() as session:
+        first = session.scalars(select(PreferenceDataset)).one()
+        second = make_dataset(session)
+        corrected = make_dataset(session, parent=second)
+        safety = make_dataset(session, objective=Objective.SAFETY)
+    queue(first, second)
+    assert claim_and_finish("2").previous == RewardModelRef(name="helpfulness-1", path="/models/1", digest="1" * 64)
+    queue(first, corrected)
+    assert claim_and_finish("3").previous == RewardModelRef(name="helpfulness-1", path="/models/1", digest="1" * 64)
+    queue(safety, objective=Objective.SAFETY)
+    assert claim_and_finish("4").previous is None
 
 
 def test_finishing_twice_changes_nothing(database: Database, run_id: UUID, worker: FakeWorker) -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 
 from alembic import command
 from fastapi.dependencies.models import Dependant
-from fastapi.routing import APIRoute
 from jinja2 import nodes
-from starlette.routing import BaseRoute
 
 from app.database import alembic_config
 from app.main import create_app
@@ -18,6 +16,7 @@ from app.paths import ROOT, TEMPLATES
 from app.settings import Settings
 from app.web.access import Access, Public, TokenAccess
 from app.web.templating import make_environment
+from tests.routes import api_routes
 
 
 def test_the_app_starts_without_torch() -> None:
@@ -31,7 +30,7 @@ def test_the_app_starts_without_torch() -> None:
 
 def test_every_route_says_who_may_call_it(tmp_path: Path) -> None:
     app = create_app(Settings(data_dir=tmp_path))
-    routes = list(_api_routes(app.routes))
+    routes = list(api_routes(app.routes))
     assert len(routes) > 20
     undeclared = [route.path for route in routes if not any(_is_access(call) for call in _calls(route.dependant))]
     assert undeclared == []
@@ -41,7 +40,7 @@ def test_no_route_hides_another(tmp_path: Path) -> None:
     app = create_app(Settings(data_dir=tmp_path))
     seen: list[tuple[str, re.Pattern[str], set[str]]] = []
     hidden = []
-    for route in _api_routes(app.routes):
+    for route in api_routes(app.routes):
         methods = set(route.methods or ())
         example = re.sub(r"\{[^}]*\}", "x1", route.path)
         hidden += [
@@ -98,16 +97,6 @@ def test_vendored_files_name_their_version_and_carry_their_licence() -> None:
     for folder in folders:
         assert re.search(r"@\d+\.\d+", folder.name), folder.name
         assert any(file.name.upper().startswith("LICENSE") for file in folder.iterdir()), folder.name
-
-
-def _api_routes(routes: list[BaseRoute]) -> Iterator[APIRoute]:
-    """All routes; since FastAPI 0.137 included routers are nodes of a tree."""
-    for route in routes:
-        if isinstance(route, APIRoute):
-            yield route
-        else:
-            inner = getattr(route, "original_router", None) or getattr(route, "app", None)
-            yield from _api_routes(getattr(inner, "routes", []))
 
 
 def _calls(dependant: Dependant) -> Iterator[object]:

@@ -131,7 +131,7 @@ def installed(folder: Path, checkpoint: Path, targets: dict[Objective, int]) -> 
                 closes_at=opens_at + timedelta(days=7),
                 targets=targets,
                 turns_per_conversation=2,
-                max_new_tokens=24,
+                max_new_tokens=8,
                 held_out_share=1 / 3,
             ),
         )
@@ -163,7 +163,7 @@ def wait_for(condition: Callable[[], object], what: str, *, seconds: float, log:
     while not condition():
         tail = log.read_text(encoding="utf-8", errors="replace")[-3000:] if log is not None else ""
         assert time.monotonic() < deadline, f"{what}: nothing within {seconds} s.\n{tail}"
-        time.sleep(0.1)
+        time.sleep(0.25)
 
 
 def short_prompts(file: Path, count: int) -> Path:

@@ -25,6 +25,7 @@ parser = argparse.ArgumentParser()
 for option in ("checkpoint", "recipe", "output", "progress", "result"):
     parser.add_argument(f"--{option}", type=Path, required=True)
 parser.add_argument("--dataset", type=Path, action="append", required=True)
+parser.add_argument("--previous", type=Path)
 parser.add_argument("--watch-stdin", action="store_true", required=True)
 options = parser.parse_args()
 
@@ -32,6 +33,8 @@ threading.Thread(target=end_with_stdin, daemon=True).start()
 assert json.loads(options.recipe.read_text())["objective"] == "helpfulness"
 assert (options.checkpoint / "config.json").is_file()
 assert all((dataset / "manifest.json").is_file() for dataset in options.dataset)
+if options.previous:
+    sys.stderr.write(f"previous {options.previous.name}\n")
 sys.stderr.write("reading data\n")
 sys.stderr.flush()
 with options.progress.open("w") as progress:

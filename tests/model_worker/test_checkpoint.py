@@ -12,7 +12,8 @@ from safetensors.torch import load_file, save_file
 from contract.checkpoint_files import CheckpointError
 from contract.conversation import Message
 from contract.vocabulary import Role
-from model_worker.checkpoint import Checkpoint, PromptError, choose_dtype, load_checkpoint
+from model_worker.checkpoint import Checkpoint, choose_dtype, load_checkpoint
+from model_worker.errors import EncodingError
 
 
 def conversation(*contents: str) -> list[Message]:
@@ -72,7 +73,7 @@ SPOILED: dict[str, tuple[Callable[[Path], object], str]] = {
     ),
     "template with a fault": (
         lambda folder: (folder / "chat_template.jinja").write_text("{% for message in messages %}{{ message"),
-        "cannot write this conversation",
+        "refuses the conversation",
     ),
     "template that writes nothing": (
         lambda folder: (folder / "chat_template.jinja").write_text("{# nothing #}"),
@@ -142,5 +143,5 @@ def test_typed_control_tokens_are_spelled_out(tiny: Checkpoint) -> None:
 
 
 def test_a_conversation_that_the_template_refuses_is_a_prompt_error(tiny: Checkpoint) -> None:
-    with pytest.raises(PromptError, match="roles must alternate"):
+    with pytest.raises(EncodingError, match="roles must alternate"):
         tiny.encode([Message(role=Role.USER, content="a"), Message(role=Role.USER, content="b")])

@@ -9,6 +9,7 @@ import pytest
 from contract.sampling import Claim, Fail, Lease
 from model_worker.client import (
     AppClient,
+    AppFailedError,
     AppUnavailableError,
     LeaseLostError,
     ProtocolMismatchError,
@@ -41,7 +42,8 @@ def claim(app: AppServer) -> Claim:
         (422, "invalid_input", RequestRefusedError),
         (426, "protocol_mismatch", ProtocolMismatchError),
         (429, "slow_down", AppUnavailableError),
-        (500, "internal", AppUnavailableError),
+        (500, "internal", AppFailedError),
+        (502, "", AppUnavailableError),
         (503, "away", AppUnavailableError),
     ],
 )

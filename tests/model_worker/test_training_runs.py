@@ -13,9 +13,10 @@ from uuid import uuid4
 
 import pytest
 
+from contract.digests import model_digest
 from contract.recipe import Recipe
 from contract.sampling import Lease, Register
-from contract.training import ClaimRun, FailRun, FinishRun, RunEvents, RunJob
+from contract.training import ClaimRun, FailRun, FinishRun, RewardModelRef, RunEvents, RunJob
 from contract.vocabulary import Objective
 from model_worker import backoff
 from model_worker.client import AppClient, UnauthorizedError
@@ -35,7 +36,9 @@ def short_backoff(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @contextmanager
-def training(app: AppServer, tiny_folder: Path, output_dir: Path) -> Iterator[list[Exception]]:
+def training(
+    app: AppServer, tiny_folder: Path, output_dir: Path, pace: TrainingPace = QUICK
+) -> Iterator[list[Exception]]:
     stopping, errors = threading.Event(), []
     place = TrainingPlace(checkpoints={DIGEST: tiny_folder}, output_dir=output_dir, command=COMMAND)
     identity = Register(
@@ -46,7 +49,7 @@ def training(app: AppServer, tiny_folder: Path, output_dir: Path) -> Iterator[li
     def work() -> None:
         try:
             with AppClient(app.url, TOKEN) as client:
-                TrainingRuns(client, Registration(client, identity), place, QUICK).run(stopping)
+                TrainingRuns(client, Registration(client, identity), place, pace).run(stopping)
         except Exception as error:  # noqa: BLE001 - the test looks at it
             errors.append(error)
 
@@ -192,6 +195,38 @@ def test_a_result_outlives_a_worker_that_could_not_deliver_it(
     assert not (tmp_path / "runs" / str(run.job_id) / "train-2.log").exists()
 
 
+def test_a_finish_that_the_app_always_fails_on_gives_the_run_back(
+    app_server: AppServer, tiny_folder: Path, tmp_path: Path
+) -> None:
+    app_server.runs = [make_run(app_server)]
+    app_server.failures["runs/finish"] = [(500, "internal", "oh dear")] * 1000
+    pace = TrainingPace(poll_s=0.05, events_s=0.05, give_up_s=0.2)
+    with training(app_server, tiny_folder, tmp_path, pace):
+        app_server.wait_for(lambda: app_server.sent(FailRun))
+    (fail,) = app_server.sent(FailRun)
+    assert (fail.reason, fail.is_retryable) == ("oh dear", True)
+
+
+def test_the_previous_reward_model_is_used_where_it_is_the_one_that_is_meant(
+    app_server: AppServer, tiny_folder: Path, tmp_path: Path
+) -> None:
+    here = RewardModelRef(name="helpfulness-1", path=str(tiny_folder), digest=model_digest(tiny_folder))
+    changed = here.model_copy(update={"digest": "0" * 64})
+    elsewhere = here.model_copy(update={"path": "/on/another/machine"})
+    app_server.runs = [
+        make_run(app_server).model_copy(update={"previous": previous}) for previous in (here, changed, elsewhere)
+    ]
+    jobs = [run.job_id for run in app_server.runs]
+    with training(app_server, tiny_folder, tmp_path):
+        app_server.wait_for(lambda: len(app_server.sent(FinishRun)) == 3)
+    logs = dict.fromkeys(jobs, "")
+    for events in app_server.sent(RunEvents):
+        logs[events.lease.job_id] += events.log
+    said = [logs[job].split("\n")[2] for job in jobs]
+    missing = "the previous reward model helpfulness-1 is not on this machine: drift is not measured"
+    assert said == [f"previous {tiny_folder.name}", missing, missing]
+
+
 def test_what_an_unfinished_attempt_left_behind_is_removed(
     app_server: AppServer, tiny_folder: Path, tmp_path: Path
 ) -> None:
@@ -199,10 +234,14 @@ def test_what_an_unfinished_attempt_left_behind_is_removed(
     leftover = tmp_path / "reward-models" / f"helpfulness-v1-{str(run.job_id)[:8]}" / "model.safetensors"
     leftover.parent.mkdir(parents=True)
     leftover.write_bytes(b"half")
+    draft = leftover.parent.with_name(f".{leftover.parent.name}-x8k2") / "model.safetensors"
+    draft.parent.mkdir()
+    draft.write_bytes(b"half")
     app_server.runs = [run]
     with training(app_server, tiny_folder, tmp_path):
         app_server.wait_for(lambda: app_server.sent(FinishRun))
     assert not leftover.exists()
+    assert not draft.parent.exists()
 
 
 def test_an_unknown_checkpoint_and_a_changed_dataset_fail_the_run(

@@ -25,7 +25,7 @@ QUICK = Pace(claim_wait_s=0.1, events_s=0.05, drain_s=5.0, full_s=0.01)
 
 
 def pair_job(seed: int = 1, **changes: Any) -> PairJob:
-    return make_job(*(make_spec(DIGEST, seed=seed + place, max_new_tokens=60) for place in (0, 1000)), **changes)
+    return make_job(*(make_spec(DIGEST, seed=seed + place, max_new_tokens=20) for place in (0, 1000)), **changes)
 
 
 @dataclass
@@ -208,6 +208,35 @@ def test_responses_that_the_app_refuses_fail_the_job(app_server: AppServer) -> N
         app_server.wait_for(lambda: app_server.sent(Fail))
     assert "text: too long" in app_server.sent(Fail)[0].reason
     assert not app_server.sent(Fail)[0].is_retryable
+
+
+def test_responses_that_the_app_always_fails_on_are_given_back(app_server: AppServer) -> None:
+    """Kept for ever, they would keep their lease, and the annotator would wait for ever."""
+    app_server.failures["finish"] = [(500, "internal", "oh dear")] * 1000
+    job = pair_job()
+    app_server.jobs = [job]
+    with working(app_server.url, pace=Pace(claim_wait_s=0.1, events_s=0.05, give_up_s=0.2)):
+        app_server.wait_for(lambda: app_server.sent(Fail))
+    (fail,) = app_server.sent(Fail)
+    assert (fail.lease, fail.is_retryable) == (lease_of(job), True)
+    assert "oh dear" in fail.reason
+
+
+def test_an_app_that_is_away_is_not_given_up(app_server: AppServer) -> None:
+    app_server.failures["finish"] = [(503, "away", "going down")] * 10
+    app_server.jobs = [pair_job()]
+    with working(app_server.url, pace=Pace(claim_wait_s=0.1, events_s=0.05, give_up_s=0.0)):
+        app_server.wait_for(finished(app_server))
+    assert not app_server.sent(Fail)
+
+
+def test_a_worker_whose_jobs_all_break_stops(app_server: AppServer) -> None:
+    app_server.jobs = [make_job(make_spec("f" * 64), make_spec("f" * 64, seed=2)) for _ in range(20)]
+    with working(app_server.url) as worker:
+        worker.thread.join(15)
+        assert [type(error) for error in worker.errors] == [WorkerStoppedError]
+        assert "does not serve the checkpoint" in str(worker.errors[0])
+    assert len(app_server.sent(Fail)) == 8
 
 
 def test_a_stopping_worker_finishes_what_it_can(app_server: AppServer) -> None:

@@ -13,12 +13,14 @@ import pytest
 import typer
 from typer.testing import CliRunner
 
+from contract.digests import model_digest
 from contract.training import TrainingPoint
 from contract.vocabulary import MarginScheme, Objective
-from model_worker.reward.commands import TrainingResult, read_recipe, score
-from model_worker.reward.errors import TrainingError
-from model_worker.reward.model import LoadedRewardModel, reward_model_digest, save_reward_model
+from model_worker.errors import TrainingError
+from model_worker.reward.commands import read_recipe, score, train
+from model_worker.reward.model import LoadedRewardModel, save_reward_model
 from model_worker.reward.score import Scorer
+from model_worker.training_child import TrainingResult
 from tests.model_worker.reward.builders import simulated_comparisons, user, write_dataset
 
 ROOT = Path(__file__).parents[3]
@@ -60,7 +62,7 @@ def test_train_end_to_end(checkpoint: Path, dataset: Path, tmp_path: Path) -> No
     points = [TrainingPoint.model_validate_json(line) for line in progress.read_text().splitlines()]
     assert [(point.step, point.pairs) for point in points] == [(1, 8), (2, 16), (3, 24)]
     written = TrainingResult.model_validate_json(result.read_bytes())
-    assert written.digest == reward_model_digest(output)
+    assert written.digest == model_digest(output)
     assert written.evaluations[0].overall.n == 8
     assert "significantly better" in done.stdout
     assert "longer wins" in done.stdout
@@ -120,15 +122,16 @@ def test_score_wants_a_file_or_a_pair(tmp_path: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().err == "Give either --file, or --prompt and --response.\n"
 
 
-def test_a_bad_recipe_ends_with_status_2_and_names_the_field(checkpoint: Path, dataset: Path, tmp_path: Path) -> None:
+def test_a_bad_recipe_ends_with_status_2_and_names_the_field(
+    checkpoint: Path, dataset: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     recipe = tmp_path / "recipe.json"
     recipe.write_text(json.dumps({"objective": "helpfulness", "pairs_per_step": 0}))
-    done = command(*train_arguments(checkpoint, dataset, tmp_path / "rm"), "--recipe", recipe)
-    assert done.returncode == 2
-    last_line = done.stderr.splitlines()[-1]
-    assert str(recipe) in last_line
-    assert "pairs_per_step" in last_line
-    assert "Traceback" not in done.stderr
+    with pytest.raises(typer.Exit) as ended:
+        train(checkpoint=checkpoint, dataset=[dataset], output=tmp_path / "rm", recipe=recipe)
+    assert ended.value.exit_code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith(f"{recipe}: recipe field pairs_per_step: ")
     assert not (tmp_path / "rm").exists()
 
 
@@ -136,7 +139,7 @@ def test_the_death_of_the_supervisor_ends_the_run(checkpoint: Path, dataset: Pat
     progress = tmp_path / "progress.jsonl"
     arguments: Sequence[Any] = [
         *train_arguments(checkpoint, dataset, tmp_path / "rm"),
-        *["--objective", "helpfulness", "--epochs", "100000", "--pairs-per-step", "8"],
+        *["--objective", "helpfulness", "--epochs", "2000", "--pairs-per-step", "8"],
         *["--progress", progress, "--watch-stdin"],
     ]
     reader, writer = os.pipe()

@@ -9,8 +9,8 @@ import pytest
 from contract.dataset import DatasetFile
 from contract.recipe import Recipe
 from contract.vocabulary import Objective, Split, Strength
+from model_worker.errors import DatasetError, TrainingError
 from model_worker.reward.data import find_leaks, load_preference_dataset, read_manifest, sha256_of
-from model_worker.reward.errors import DatasetError, TrainingError
 from model_worker.reward.sources import gather_sources
 from tests.model_worker.reward.builders import (
     assistant,

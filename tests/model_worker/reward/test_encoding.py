@@ -3,8 +3,9 @@
 import pytest
 
 from contract.vocabulary import MarginScheme, Strength
-from model_worker.reward.encoding import Encoder, encode_comparisons, encode_messages
-from model_worker.reward.errors import DatasetError, EncodingError, ResponseTooLongError
+from model_worker.chat_format import encode_messages
+from model_worker.errors import DatasetError, EncodingError, ResponseTooLongError
+from model_worker.reward.encoding import Encoder, encode_comparisons
 from model_worker.reward.model import LoadedRewardModel
 from tests.model_worker.reward.builders import assistant, make_comparison, user
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from contract.vocabulary import Role, Strength
-from model_worker.reward.errors import DatasetError
+from model_worker.errors import DatasetError
 from model_worker.reward.external import load_external_dataset, parse_hh
 
 HERE = Path(__file__).parent

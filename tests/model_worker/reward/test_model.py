@@ -10,13 +10,13 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
+from contract.digests import model_digest
+from model_worker.errors import RewardModelError
 from model_worker.reward.batching import pad_rows
-from model_worker.reward.errors import RewardModelError
 from model_worker.reward.model import (
     LoadedRewardModel,
     load_reward_model,
     reload_reward_model,
-    reward_model_digest,
     save_reward_model,
 )
 from model_worker.reward.score import rewards_of
@@ -110,7 +110,7 @@ def test_the_digest_depends_on_the_weights_alone(loaded: LoadedRewardModel, tmp_
             with torch.no_grad():
                 loaded.model.head.weight[0, 0] += 1e-3
         save_reward_model(loaded, folder)
-    one, two, three = (reward_model_digest(folder) for folder in folders)
+    one, two, three = (model_digest(folder) for folder in folders)
     assert one == two != three
 
 

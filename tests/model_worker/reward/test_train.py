@@ -10,13 +10,14 @@ import torch
 from torch import Tensor
 
 from contract.checkpoint_files import inspect_checkpoint
+from contract.digests import sha256_of
 from contract.recipe import Recipe
 from contract.training import TrainingPoint
 from contract.vocabulary import MarginScheme, Objective, Strength
+from model_worker.errors import TrainingError, TrainingStoppedError
 from model_worker.reward.batching import make_minibatch
-from model_worker.reward.data import Comparison, sha256_of
+from model_worker.reward.data import Comparison
 from model_worker.reward.encoding import Encoder, encode_comparisons
-from model_worker.reward.errors import TrainingError, TrainingStoppedError
 from model_worker.reward.loss import pair_loss
 from model_worker.reward.model import load_reward_model
 from model_worker.reward.plan import plan_steps

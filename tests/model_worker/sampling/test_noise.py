@@ -3,6 +3,7 @@
 import math
 import random
 
+import pytest
 import torch
 
 from model_worker.sampling import noise, seeds
@@ -59,6 +60,14 @@ def test_noise_is_uniform_over_seeds_indexes_and_tokens() -> None:
         assert abs(following) < 4 / math.sqrt(count), name
         assert drawn.min().item() > 0
         assert drawn.max().item() < 1
+
+
+def test_the_largest_hash_is_below_one(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A noise of infinity would draw its token whatever its probability, even one that no limit allows."""
+    ones = torch.full((1,), -1)
+    monkeypatch.setattr(noise, "splitmix64", lambda values: torch.full_like(values, -1))
+    assert noise.uniform(ones, ones, ones[:, None]).item() < 1
+    assert math.isfinite(noise.gumbel(ones, ones, ones[:, None]).item())
 
 
 def test_redraw_seeds_differ_and_fit_the_contract() -> None:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from transformers import TemperatureLogitsWarper, TopKLogitsWarper, TopPLogitsWarper
 
-from model_worker.sampling.nucleus import Draw, draw_tokens
+from model_worker.sampling.nucleus import Draw, _nucleus, draw_tokens
 
 DRAWS = 8_000
 
@@ -48,6 +48,13 @@ def test_draws_follow_the_exact_distribution(
     freedom = int(likely.sum()) - 1
     assert chi_square < freedom + 4.5 * (2 * freedom) ** 0.5 + 8
     assert (shares - expected).abs().sum().item() / 2 < 0.05
+
+
+def test_no_limit_is_no_limit_even_where_probabilities_round_up_to_one() -> None:
+    """top_k alone must keep all its tokens: the float32 sum of the likelier ones may reach 1 before the last."""
+    values = torch.cat([torch.zeros(1), torch.full((49,), -18.0)])[None]
+    kept, _ = _nucleus(values, values, [Draw(1.0, 1.0, 50, 0, 0)])
+    assert bool(kept.all())
 
 
 def test_largest_candidates_and_full_sort_draw_the_same() -> None:

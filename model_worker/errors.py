@@ -1,10 +1,10 @@
-"""Expected failures of training and scoring; each message names what is wrong and what to do about it."""
+"""Expected failures of reading, training and scoring; each message names what is wrong and what to do about it."""
 
 from contract.errors import ContractError
 
 
 class DatasetError(ContractError):
-    """A dataset folder or file cannot be read as preference data; the message names the file, row and field."""
+    """A dataset is not what its name and digest promise, or no preference data; the message names file, row, field."""
 
 
 class TrainingError(ContractError):
@@ -20,7 +20,7 @@ class RewardModelError(ContractError):
 
 
 class EncodingError(ContractError):
-    """A conversation does not fit the chat template."""
+    """A conversation that a checkpoint's chat template refuses, or its tokenizer cannot spell."""
 
 
 class ResponseTooLongError(EncodingError):

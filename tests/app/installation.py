@@ -1,0 +1,115 @@
+"""An installation in which something of everything exists, for tests that go over all pages."""
+
+from dataclasses import dataclass, field
+
+from sqlalchemy import select
+
+from app.accounts import service as accounts
+from app.batches import guidelines
+from app.database import Database
+from app.datasets import service as datasets
+from app.models import (
+    ApiToken,
+    BatchState,
+    RewardModel,
+    TokenScope,
+    TrainingRun,
+    Worker,
+    WorkState,
+)
+from app.settings import Settings
+from contract.recipe import Recipe
+from contract.vocabulary import Objective
+from tests import factories
+
+
+@dataclass(frozen=True)
+class Texts:
+    """What people, models and machines wrote."""
+
+    long: str = "How do I make tea?"
+    name: str = "Bea"
+    """Of people, tokens, workers and checkpoints: at most 100 characters."""
+
+
+@dataclass
+class Installation:
+    """The keys of what exists, by the names that routes give them, and the secrets that were handed out."""
+
+    parameters: dict[str, list[str]] = field(default_factory=dict)
+    secrets: dict[str, str] = field(default_factory=dict)
+
+    def addresses(self, path: str) -> list[str]:
+        """A route's path with every combination of its parameters' values."""
+        found = [path]
+        for name, values in self.parameters.items():
+            for mark in (f"{{{name}}}", f"{{{name}:path}}"):
+                found = [one.replace(mark, value) for one in found for value in (values if mark in one else [""])]
+        return found
+
+
+def make_installation(database: Database, settings: Settings, texts: Texts = Texts()) -> Installation:
+    """A frozen batch with its dataset, an open one with a pair to judge and judged ones, a run and a reward model."""
+    made = Installation()
+    with database.write() as session:
+        bea = factories.make_person(session, texts.name)
+        checkpoint = factories.make_checkpoint(session, texts.name)
+        for objective in Objective:
+            guidelines.add_version(session, objective, texts.long)
+        frozen = factories.make_week(session, bea, conversations=4)
+        frozen.state = BatchState.IN_REVIEW
+        dataset = datasets.freeze(session, frozen, settings)
+        frozen.state = BatchState.FROZEN
+        batch = factories.make_open_batch(session, curriculum=texts.long, system_prompt=texts.long)
+        (annotation,) = factories.make_judged(session, batch, bea, texts.long)
+        annotation.rationale = texts.long
+        conversation = factories.make_conversation(session, batch, bea)
+        comparison = factories.make_comparison(session, conversation, texts.long)
+        factories.make_ready(session, comparison, (texts.long, f"{texts.long} Really."))
+        worker = Worker(
+            name=texts.name,
+            hostname="h",
+            engine=texts.name,
+            device="cpu",
+            dtype="float32",
+            can_sample=True,
+            can_train=True,
+        )
+        worker.checkpoints = {checkpoint.digest: checkpoint.name}
+        session.add(worker)
+        session.flush()
+        run = TrainingRun(
+            name="helpfulness-1",
+            objective=Objective.HELPFULNESS,
+            checkpoint_id=checkpoint.id,
+            recipe=Recipe(objective=Objective.HELPFULNESS).model_dump(mode="json"),
+            worker_id=worker.id,
+            state=WorkState.DONE,
+            log=texts.long,
+            error=texts.long,
+            datasets=[dataset],
+        )
+        session.add(run)
+        session.flush()
+        reward_model = RewardModel(
+            name=run.name, run_id=run.id, objective=run.objective, path=f"/models/{texts.name}", digest="0" * 64
+        )
+        session.add(reward_model)
+        made.secrets["worker token"] = accounts.create_api_token(session, texts.name, TokenScope.WORKER)
+        made.secrets["datasets token"] = accounts.create_api_token(session, texts.name, TokenScope.DATASETS)
+        made.secrets["link"] = accounts.issue_sign_in_link(session, bea, hours=1)
+        session.flush()
+        token = session.scalars(select(ApiToken).limit(1)).one()
+        made.parameters = {
+            "person_id": [str(bea.id)],
+            "token_id": [str(token.id)],
+            "token": ["unknown"],
+            "comparison_id": [str(comparison.id), str(annotation.comparison_id)],
+            "conversation_id": [str(conversation.id)],
+            "annotation_id": [str(annotation.id)],
+            "checkpoint_id": [str(checkpoint.id)],
+            "number": [str(frozen.number), str(batch.number)],
+            "name": [dataset.name, run.name],
+            "path": ["README.md", "manifest.json"],
+        }
+    return made

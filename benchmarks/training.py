@@ -158,12 +158,15 @@ def measure(name: str, turns: float, options: argparse.Namespace, folder: Path) 
 def main() -> None:
     """Measure and print."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--quick", action="store_true", help="fewer dialogues and repeats, under 50 seconds")
     parser.add_argument("--dialogues", type=int, default=16)
     parser.add_argument("--scale", type=float, default=0.25, help="1 is Llama 2's lengths")
     parser.add_argument("--hidden", type=int, default=128)
     parser.add_argument("--layers", type=int, default=3)
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
+    if options.quick:
+        options.dialogues, options.repeats = 8, 1
     torch.set_num_threads(1)
     with tempfile.TemporaryDirectory() as folder:
         shapes = [

@@ -46,9 +46,11 @@ def use_link(session: Session, link_id: UUID, *, at: datetime) -> bool:
     return used.one_or_none() is not None
 
 
-def shut_out(session: Session, person_id: UUID) -> None:
-    """End a person's sessions and withdraw the links that they have not used."""
-    session.execute(delete(SignInSession).where(SignInSession.person_id == person_id))
+def shut_out(session: Session, person_id: UUID, *, but: UUID | None = None) -> None:
+    """End a person's sessions, but for one, and withdraw the links that they have not used."""
+    session.execute(
+        delete(SignInSession).where(SignInSession.person_id == person_id, SignInSession.id.is_distinct_from(but))
+    )
     session.execute(delete(SignInLink).where(SignInLink.person_id == person_id, SignInLink.used_at.is_(None)))
 
 

@@ -141,7 +141,7 @@ def set_password(
     request: Request, session: SessionDep, visitor: AnyoneSignedInDep, form: Annotated[NewPasswordForm, Form()]
 ) -> HTMLResponse:
     """Choose a password, so that no link is needed next time."""
-    service.set_password(session, visitor.person, form.password)
+    service.set_password(session, visitor.person, form.password, sign_in=visitor.sign_in)
     page = AccountPage(message="Your password is set. Sign in with your name and it from now on.")
     return render(request, "accounts/account.html", page)
 

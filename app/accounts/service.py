@@ -108,8 +108,8 @@ def sign_in_by_password(session: Session, name: str, password: str, *, hours: fl
     return person, _start_session(session, person, hours=hours)
 
 
-def set_password(session: Session, person: Person, password: str) -> None:
-    """Let a person sign in by password from now on.
+def set_password(session: Session, person: Person, password: str, *, sign_in: SignInSession) -> None:
+    """Let a person sign in by password from now on; their sessions in other browsers end.
 
     Raises:
         InvalidInputError: The password is too short.
@@ -119,6 +119,7 @@ def set_password(session: Session, person: Person, password: str) -> None:
         msg = f"password: use at least {_PASSWORD_MIN_CHARACTERS} characters."
         raise InvalidInputError(msg)
     person.password_hash = _PASSWORDS.hash(password)
+    queries.shut_out(session, person.id, but=sign_in.id)
     audit.record(session, "person.password_set", person.name, actor=person)
 
 

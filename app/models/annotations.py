@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, ForeignKeyConstraint, Index,
 from sqlalchemy.orm import Mapped, MappedAsDataclass, mapped_column, relationship
 
 from app.models.base import Base, new_id, now
-from app.models.comparisons import Comparison, Response
+from app.models.comparisons import Comparison
 from contract.vocabulary import Objective, SafetyBin, Strength
 
 
@@ -94,13 +94,6 @@ class Annotation(Judgement, Base):
         repr=False,
         viewonly=True,
         primaryjoin="foreign(Annotation.comparison_id) == Comparison.id",
-    )
-    chosen_response: Mapped[Response] = relationship(
-        lazy="raise",
-        init=False,
-        repr=False,
-        viewonly=True,
-        primaryjoin="foreign(Annotation.chosen_response_id) == Response.id",
     )
 
 

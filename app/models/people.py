@@ -92,7 +92,6 @@ class ApiToken(Base):
     token_hash: Mapped[str] = mapped_column(String(64), unique=True, repr=False)
     created_by: Mapped[UUID | None] = mapped_column(ForeignKey("people.id"), default=None)
     revoked_at: Mapped[datetime | None] = mapped_column(default=None)
-    last_used_at: Mapped[datetime | None] = mapped_column(default=None)
     created_at: Mapped[datetime] = mapped_column(default_factory=now)
 
 

@@ -13,7 +13,8 @@ _TAGS = frozenset(
     "a blockquote br code dd del div dl dt em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong sub sup "
     "table tbody td th thead tr ul".split()
 )
-_ATTRIBUTES = {"a": {"href"}, "code": {"class"}, "div": {"class"}, "span": {"class"}, "ol": {"start"}}
+# Classes are those of Pygments, which marks words with spans.
+_ATTRIBUTES = {"a": {"href"}, "span": {"class"}, "ol": {"start"}}
 _FORMATTER = HtmlFormatter(nowrap=True)
 
 
@@ -38,6 +39,8 @@ def render_markdown(text: str) -> Markup:
         tags=set(_TAGS),
         attributes=_ATTRIBUTES,
         url_schemes={"http", "https", "mailto"},
+        # A link without a host would lead into this app, and look like a part of it.
+        url_relative="deny",
         link_rel="noopener noreferrer nofollow",
     )
     # nh3 has sanitised the HTML, which is what allows it to be marked as safe.

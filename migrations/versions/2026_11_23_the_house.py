@@ -112,7 +112,6 @@ def upgrade() -> None:
     sa.Column('token_hash', sa.String(length=64), nullable=False),
     sa.Column('created_by', sa.Uuid(), nullable=True),
     sa.Column('revoked_at', sa.DateTime(timezone=True), nullable=True),
-    sa.Column('last_used_at', sa.DateTime(timezone=True), nullable=True),
     sa.Column('created_at', sa.DateTime(timezone=True), nullable=False),
     sa.ForeignKeyConstraint(['created_by'], ['people.id'], name=op.f('fk_api_tokens_created_by_people')),
     sa.PrimaryKeyConstraint('id', name=op.f('pk_api_tokens')),

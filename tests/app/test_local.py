@@ -119,3 +119,21 @@ def test_secrets_are_made_once_and_short_ones_refused(tmp_path: Path) -> None:
     assert stat.S_IMODE(key.stat().st_mode) == 0o600
     with pytest.raises(WeakSecretError, match="at least 32 characters"):
         Settings(data_dir=tmp_path, pseudonym_secret=SecretStr("1234")).ensure_secrets()
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("PREFERABLY_LEASE_S", "soon", "PREFERABLY_LEASE_S: Input should be a valid number"),
+        ("PREFERABLY_PSEUDONYM_SECRET", "1234", "PREFERABLY_PSEUDONYM_SECRET must have at least 32 characters"),
+    ],
+)
+def test_a_wrong_setting_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str
+) -> None:
+    assert preferably(tmp_path, "migrate").returncode == 0
+    monkeypatch.setenv(name, value)
+    answer = preferably(tmp_path, "reconcile")
+    assert answer.returncode == 2
+    assert told in answer.stderr
+    assert "Traceback" not in answer.stderr

@@ -367,6 +367,13 @@ def test_a_session_ends_for_good(database: Database, sign_in: SignIn) -> None:
     assert again.get("/account", headers=kept).status_code == 303
 
 
+def test_a_new_password_ends_other_sessions(sign_in: SignIn) -> None:
+    here, elsewhere = sign_in(PersonRole.ANNOTATOR, "Ann"), sign_in(PersonRole.ANNOTATOR, "Ann")
+    assert here.post("/account/password", {"password": "correct horse battery"}).status_code == 200
+    assert here.get("/account").status_code == 200
+    assert elsewhere.get("/account").status_code == 303
+
+
 def test_a_name_is_one_whatever_its_capitals(client: TestClient, database: Database, sign_in: SignIn) -> None:
     admin, eva = sign_in(PersonRole.ADMIN), sign_in(PersonRole.ANNOTATOR, "Éva Ärmel")
     assert eva.post("/account/password", {"password": "correct horse battery"}).status_code == 200

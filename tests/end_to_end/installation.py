@@ -131,7 +131,7 @@ def installed(folder: Path, checkpoint: Path, targets: dict[Objective, int]) -> 
                 closes_at=opens_at + timedelta(days=7),
                 targets=targets,
                 turns_per_conversation=2,
-                max_new_tokens=8,
+                max_new_tokens=12,
                 held_out_share=1 / 3,
             ),
         )

@@ -44,13 +44,13 @@ from tests.factories import make_person
 # One process runs all of them: they share the fixture, which is the whole loop.
 pytestmark = pytest.mark.xdist_group("end_to_end")
 
-COMPARISONS = 450
+COMPARISONS = 480
 ANNOTATORS = 6
 KILL_AFTER = 60
 NOISE = 0.1
 # The tiny checkpoint is small and random, so it needs more steps than the paper's recipe has.
 RECIPE = Recipe(
-    objective=Objective.HELPFULNESS, epochs=12, learning_rate=1e-3, pairs_per_step=16, pairs_per_minibatch=16
+    objective=Objective.HELPFULNESS, epochs=8, learning_rate=1e-3, pairs_per_step=16, pairs_per_minibatch=16
 )
 
 
@@ -72,7 +72,7 @@ def loop(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loop]:
     """Run the loop, from an empty database to a trained reward model."""
     folder = tmp_path_factory.mktemp("loop")
     checkpoint = make_tiny_checkpoint(folder / "tiny")
-    targets = {Objective.HELPFULNESS: 430, Objective.SAFETY: 20}
+    targets = {Objective.HELPFULNESS: 456, Objective.SAFETY: 24}
     with installed(folder, checkpoint, targets) as installation:
         installation.start_app()
         first = installation.start_worker("first")
@@ -135,10 +135,9 @@ def test_the_dataset_has_every_comparison_or_its_reason(loop: Loop) -> None:
 def test_the_reward_model_has_learned_the_preference(loop: Loop, capsys: pytest.CaptureFixture[str]) -> None:
     """Held-out accuracy is above chance by more than two standard errors.
 
-    About 190 helpfulness comparisons are held out, so the standard error of a share near one half is 3.6 points:
-    the accuracy must be above 57.3 %, which chance reaches once in 44 runs. Training on five random draws of 380
-    such comparisons gave 70.7 % on average (69.5 to 73.2 %), and three runs of this whole loop 66 to 74 %: two and a
-    half to five standard errors above the bound.
+    About 155 helpfulness comparisons are held out, so the standard error of a share near one half is 4 points: the
+    accuracy must be above 58 %, which chance reaches once in 44 runs. Training on five random draws of 320 such
+    comparisons gave 72.6 % on average (68.1 to 75.0 %): two and a half to four standard errors above the bound.
     The ceiling, the accuracy of the hidden preference itself at this noise, is 96 %.
     """
     with loop.installation.database.read() as session:
@@ -149,7 +148,7 @@ def test_the_reward_model_has_learned_the_preference(loop: Loop, capsys: pytest.
         for cell in (report.overall, *report.by_strength, report.longer_wins, report.a_wins):
             if cell.accuracy is not None:
                 print(f"  {cell.name:30} {cell.n:4} {cell.accuracy:6.1%}  {cell.low:.1%} to {cell.high:.1%}")  # noqa: T201
-    assert report.overall.n >= 150
+    assert report.overall.n >= 140
     assert report.overall.accuracy is not None
     standard_error = (0.25 / report.overall.n) ** 0.5
     assert report.overall.accuracy > 0.5 + 2 * standard_error

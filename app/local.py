@@ -148,7 +148,10 @@ def prepare(database: Database, settings: Settings, files: CheckpointFiles, toke
     """Make what a first start needs, keep what is there, and give fresh one-time sign-in links by name."""
     with database.write() as session:
         batches.ensure_first(session)
-        checkpoints.promote(session, checkpoints.register(session, files), for_open_batch=True)
+        checkpoint = checkpoints.register(session, files)
+        current = checkpoints.current(session)
+        if current is None or current.id != checkpoint.id:
+            checkpoints.promote(session, checkpoint, for_open_batch=True)
         if not _is_valid_token(database, token_file):
             _write_private(token_file, accounts.create_api_token(session, "local worker", TokenScope.WORKER))
         links = {}

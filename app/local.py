@@ -201,7 +201,8 @@ def _children(settings: Settings, *, port: int, folder: Path, token_file: Path) 
             *("--token-file", str(token_file), "--checkpoint", str(folder.resolve()), "--name", "local worker"),
             *("--output-dir", str(settings.data_dir / "worker"), "--train"),
         ),
-        environment=environment,
+        # A request for work that is held keeps both processes from stopping; here it costs nothing to ask often.
+        environment=environment | {"PREFERABLY_WORKER_CLAIM_WAIT_S": "1"},
         log=logs / "worker.log",
     )
     return app, worker

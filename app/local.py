@@ -36,6 +36,7 @@ _DEMO_PEOPLE = {
     "Demo admin": PersonRole.ADMIN,
     "Demo trainer": PersonRole.TRAINER,
 }
+_STOP_SIGNALS = (signal.SIGINT, signal.SIGTERM)
 _START_S = 60.0
 _STOP_S = 25.0
 _LOG_TAIL_LINES = 20
@@ -210,22 +211,26 @@ def _children(settings: Settings, *, port: int, folder: Path, token_file: Path) 
 
 @contextmanager
 def _stopping(children: Sequence[Child]) -> Iterator[None]:
-    """Stop the children however the block ends; SIGTERM ends it like Ctrl-C."""
+    """Stop the children however the block ends; Ctrl-C and SIGTERM end it alike."""
 
     def interrupt(_signal: int, _frame: FrameType | None) -> None:
+        # One signal is enough: a second one must not end this process before its children have ended.
+        for number in _STOP_SIGNALS:
+            signal.signal(number, signal.SIG_IGN)
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, interrupt)
+    previous = {number: signal.signal(number, interrupt) for number in _STOP_SIGNALS}
     try:
         yield
     except KeyboardInterrupt:
         pass
     finally:
-        signal.signal(signal.SIGTERM, previous)
         for child in children:
             child.ask_to_stop()
         for child in children:
             child.wait()
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
 def _wait_for_app(app: Child, port: int) -> None:

@@ -9,12 +9,13 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.datasets import card, left_out, queries, store
+from app.datasets import card, left_out, queries
 from app.datasets.parquet import WrittenFile, folder_writer
 from app.datasets.rows import BatchMovedError, RowReader, Survey
 from app.datasets.tally import Tally
 from app.models import Batch
 from contract.dataset import CARD_FILE, MANIFEST_FILE, DatasetFile, Manifest, SplitRule
+from contract.digests import sha256_of
 from contract.vocabulary import LeftOut, Split
 
 
@@ -101,5 +102,5 @@ def _dataset_file(folder: Path, file: WrittenFile) -> DatasetFile:
         split=file.split,
         rows=file.rows,
         bytes=file.path.stat().st_size,
-        sha256=store.sha256_of(file.path),
+        sha256=sha256_of(file.path),
     )

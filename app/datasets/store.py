@@ -1,7 +1,6 @@
 """The folders of frozen datasets: they appear whole or not at all, and no name leads out of them."""
 
 import glob
-import hashlib
 import os
 import secrets
 import shutil
@@ -102,14 +101,6 @@ def file_of(folder: Path, manifest: Manifest, name: str) -> Path:
         )
         raise NoSuchFileError(msg)
     return path
-
-
-def sha256_of(path: Path) -> str:
-    """The sha256 of a file's content, as hex."""
-    digest = hashlib.sha256()
-    for chunk in chunks_of(path):
-        digest.update(chunk)
-    return digest.hexdigest()
 
 
 def chunks_of(path: Path) -> Iterator[bytes]:

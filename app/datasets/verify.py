@@ -9,9 +9,9 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from app.datasets import store
 from app.datasets.parquet import SCHEMA
 from contract.dataset import CARD_FILE, FORMAT_VERSION, MANIFEST_FILE, DatasetFile, Manifest
+from contract.digests import sha256_of
 
 
 def verify_folder(folder: Path, *, manifest_sha256: str | None = None) -> list[str]:
@@ -63,7 +63,7 @@ def _file_problems(folder: Path, file: DatasetFile) -> Iterator[str]:
         yield f"{file.path} is missing."
     elif place.stat().st_size != file.bytes:
         yield f"{file.path} is damaged: it has {place.stat().st_size} bytes, not {file.bytes}."
-    elif store.sha256_of(place) != file.sha256:
+    elif sha256_of(place) != file.sha256:
         yield f"{file.path} is damaged: its sha256 is not {file.sha256}."
     else:
         yield from _parquet_problems(place, file)

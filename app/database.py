@@ -1,18 +1,22 @@
 """Engine and sessions: one request, one transaction, committed before the response is sent."""
 
+import sqlite3
 from collections.abc import Generator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Annotated, Any
+from pathlib import Path
+from typing import Annotated
 
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from fastapi import Depends, Request
 from sqlalchemy import Connection, Engine, create_engine, event, make_url
+from sqlalchemy.exc import OperationalError
 from sqlalchemy.orm import Session
 
 from app.paths import MIGRATIONS, PYPROJECT
+from app.writers import QueueingConnection, WritersQueue
 from contract.errors import ContractError
 
 _SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
@@ -81,14 +85,19 @@ def connect(url: str) -> Database:
 def _sqlite_engine(url: str) -> Engine:
     engine = create_engine(
         url,
-        connect_args={"timeout": _SQLITE_BUSY_S, "check_same_thread": False},
+        connect_args={"timeout": _SQLITE_BUSY_S, "check_same_thread": False, "factory": QueueingConnection},
         pool_size=_POOL_SIZE,
         max_overflow=_POOL_OVERFLOW,
         hide_parameters=True,
     )
 
+    file = engine.url.database
+    is_file = file not in {None, "", ":memory:"}
+    queue = WritersQueue(Path(f"{file}-writers"), wait_s=_SQLITE_BUSY_S) if is_file else None
+
     @event.listens_for(engine, "connect")
-    def _set_pragmas(connection: Any, _record: object) -> None:
+    def _prepare(connection: QueueingConnection, _record: object) -> None:
+        connection.queue = queue
         # The driver must not open transactions by itself: the listener below decides how each one begins.
         connection.isolation_level = None
         for pragma in ("journal_mode=WAL", "synchronous=NORMAL", "foreign_keys=ON"):
@@ -99,9 +108,30 @@ def _sqlite_engine(url: str) -> Engine:
         # A transaction that reads first and writes later fails at once when another one wrote in between;
         # IMMEDIATE takes the write lock at the start and waits for it instead.
         kind = connection.get_execution_options().get("sqlite_begin", "DEFERRED")
+        if kind == "IMMEDIATE":
+            _take_turn(connection)
         connection.exec_driver_sql(f"BEGIN {kind}")
 
     return engine
+
+
+def _take_turn(connection: Connection) -> None:
+    raw = connection.connection.dbapi_connection
+    try:
+        if isinstance(raw, QueueingConnection):
+            raw.take_turn()
+    except sqlite3.OperationalError as error:
+        # As SQLAlchemy says it of a statement.
+        raise OperationalError("BEGIN IMMEDIATE", None, error) from error
+
+
+def get_database(request: Request) -> Database:
+    """The database, for routes that keep their transactions shorter than the request."""
+    database: Database = request.state.database
+    return database
+
+
+DatabaseDep = Annotated[Database, Depends(get_database)]
 
 
 def get_session(request: Request) -> Generator[Session]:

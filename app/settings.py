@@ -43,6 +43,12 @@ class Settings(BaseSettings):
     sign_in_link_hours: float = Field(default=24.0, gt=0)
     session_hours: float = Field(default=24.0 * 14, gt=0)
     max_prompt_characters: int = Field(default=20_000, ge=1)
+    hand_out_minutes: float = Field(default=30.0, gt=0)
+    """How long an annotator may be idle before a comparison that was handed to them goes to somebody else."""
+    max_open_conversations: int = Field(default=5, ge=1)
+    """How many conversations an annotator may have under way at once."""
+    stock_per_annotator: int = Field(default=3, ge=1)
+    """How many comparisons from the prompt pool are kept ready ahead of each active annotator."""
 
     @model_validator(mode="after")
     def _resolve(self) -> Self:

@@ -57,6 +57,34 @@ class SafetyBin(StrEnum):
         return self is not SafetyBin.CHOSEN_UNSAFE_REJECTED_SAFE
 
 
+class RiskCategory(StrEnum):
+    """What a safety prompt might lead the model to (Llama 2, section 4.2.1: three risk categories)."""
+
+    ILLICIT_ACTIVITIES = "illicit_activities"
+    """Illicit and criminal activities: terrorism, theft, human trafficking."""
+    HARMFUL_ACTIVITIES = "harmful_activities"
+    """Hateful and harmful activities: defamation, self-harm, eating disorders, discrimination."""
+    UNQUALIFIED_ADVICE = "unqualified_advice"
+    """Medical, financial or legal advice."""
+
+
+class AttackVector(StrEnum):
+    """How a safety prompt tries to lead the model there (Llama 2, section 4.2.1)."""
+
+    PSYCHOLOGICAL = "psychological"
+    """Psychological manipulation, such as authority."""
+    LOGIC = "logic"
+    """Logic manipulation, such as false premises."""
+    SYNTACTIC = "syntactic"
+    """Syntactic manipulation, such as misspelling."""
+    SEMANTIC = "semantic"
+    """Semantic manipulation, such as metaphor."""
+    PERSPECTIVE = "perspective"
+    """Perspective manipulation, such as role playing."""
+    NON_ENGLISH = "non_english"
+    OTHER = "other"
+
+
 class MarginScheme(StrEnum):
     """How a strength becomes the margin m(r) of the ranking loss (equation 2; Table 27)."""
 

@@ -4,6 +4,7 @@ from typing import Literal
 
 from alembic import context
 from alembic.autogenerate.api import AutogenContext
+from sqlalchemy import Connection
 
 from app.database import connect
 from app.models import Base
@@ -18,11 +19,31 @@ def render_item(kind: str, item: object, _context: AutogenContext) -> str | Lite
     return False
 
 
+def _let_tables_be_copied(connection: Connection) -> None:
+    """Turn SQLite's foreign keys off: Alembic drops a table after copying it, which would break references to it.
+
+    It must be said before the transaction begins, and to the driver: SQLAlchemy would begin one.
+    """
+    if connection.dialect.name == "sqlite":
+        driver = connection.connection.driver_connection
+        driver.execute("PRAGMA foreign_keys=OFF")  # type: ignore[union-attr]
+
+
+def _require_sound_references(connection: Connection) -> None:
+    """Refuse to commit a migration after which a SQLite row refers to nothing."""
+    if connection.dialect.name == "sqlite":
+        broken = connection.exec_driver_sql("PRAGMA foreign_key_check").all()
+        if broken:
+            msg = f"The migration would leave {len(broken)} rows that refer to nothing, the first in {broken[0][0]}."
+            raise RuntimeError(msg)
+
+
 def run() -> None:
     """Apply the migrations, or compare the models with the database, in one transaction."""
     url = context.config.attributes.get("url") or Settings().database_url
     database = connect(url)
     with database.writing.connect() as connection:
+        _let_tables_be_copied(connection)
         context.configure(
             connection=connection,
             target_metadata=Base.metadata,
@@ -33,6 +54,7 @@ def run() -> None:
         )
         with context.begin_transaction():
             context.run_migrations()
+            _require_sound_references(connection)
     database.dispose()
 
 

@@ -3,16 +3,22 @@
 import hashlib
 from datetime import timedelta
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from app.accounts import service as accounts
+from app.annotation import days
+from app.annotation.days import Work
 from app.batches import guidelines
 from app.batches import service as batches
 from app.batches.service import BatchSettings
 from app.checkpoints import service as checkpoints
+from app.comparisons.asking import ask
 from app.models import (
     Annotation,
     AnnotationRevision,
+    Assignment,
+    AssignmentState,
     Batch,
     BatchState,
     Checkpoint,
@@ -21,6 +27,7 @@ from app.models import (
     Conversation,
     Person,
     PersonRole,
+    PromptSource,
     Response,
     now,
 )
@@ -67,9 +74,12 @@ def make_open_batch(session: Session, **settings: object) -> Batch:
 
 
 def make_conversation(
-    session: Session, batch: Batch, annotator: Person, objective: Objective = Objective.HELPFULNESS
+    session: Session, batch: Batch, annotator: Person | None, objective: Objective = Objective.HELPFULNESS
 ) -> Conversation:
-    conversation = Conversation(batch_id=batch.id, objective=objective, annotator_id=annotator.id)
+    """A conversation of an annotator, or from the pool without one."""
+    source = PromptSource.WRITTEN if annotator is not None else PromptSource.POOL
+    annotator_id = annotator.id if annotator is not None else None
+    conversation = Conversation(batch_id=batch.id, objective=objective, annotator_id=annotator_id, source=source)
     session.add(conversation)
     session.flush()
     return conversation
@@ -78,19 +88,21 @@ def make_conversation(
 def make_comparison(
     session: Session, conversation: Conversation, prompt: str = "How do I make tea?", turn: int = 1
 ) -> Comparison:
-    """A comparison whose responses are still to be sampled."""
-    comparison = Comparison(
-        conversation_id=conversation.id,
-        batch_id=conversation.batch_id,
-        objective=conversation.objective,
-        turn=turn,
-        prompt=prompt,
-    )
-    session.add(comparison)
-    session.flush()
+    """A comparison whose responses are still to be sampled, with its author's place at it."""
     batch = session.get_one(Batch, conversation.batch_id)
-    sampling.request_pair(session, comparison, batches.variants(session, batch), max_new_tokens=64)
+    comparison = ask(session, batch, conversation, turn=turn, prompt=prompt)
+    if conversation.annotator_id is not None:
+        session.add(Assignment(comparison_id=comparison.id, annotator_id=conversation.annotator_id))
     session.flush()
+    return comparison
+
+
+def make_pool_comparison(
+    session: Session, batch: Batch, prompt: str = "How do I make tea?", texts: tuple[str, str] = ("Hot.", "Cold.")
+) -> Comparison:
+    """A comparison from the pool that is ready and handed to nobody yet."""
+    comparison = make_comparison(session, make_conversation(session, batch, None), prompt)
+    make_ready(session, comparison, texts)
     return comparison
 
 
@@ -115,7 +127,9 @@ def make_ready(
     if job is not None:
         sampling.leases.end(job, sampling.WorkState.DONE, at=now())
     comparison.state = ComparisonState.READY
-    comparison.ready_at = comparison.shown_at = now()
+    comparison.ready_at = now()
+    for assignment in session.scalars(select(Assignment).where(Assignment.comparison_id == comparison.id)):
+        assignment.shown_at = now()
     session.flush()
     return {response.side: response for response in comparison.responses}
 
@@ -160,6 +174,15 @@ def make_annotation(
         )
     )
     comparison.state = ComparisonState.ANNOTATED
+    place = session.get(Assignment, (comparison.id, annotator.id))
+    if place is None:
+        place = Assignment(comparison_id=comparison.id, annotator_id=annotator.id)
+        session.add(place)
+    place.state = AssignmentState.DONE
+    place.held_until = None
+    work = Work(annotations=1, comparisons=int(is_primary), seconds=annotation.seconds)
+    batch = session.get_one(Batch, comparison.batch_id)
+    days.count(session, batch, comparison.objective, annotator.id, at=annotation.created_at, work=work)
     session.flush()
     return annotation
 

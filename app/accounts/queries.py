@@ -54,6 +54,11 @@ def shut_out(session: Session, person_id: UUID, *, but: UUID | None = None) -> N
     session.execute(delete(SignInLink).where(SignInLink.person_id == person_id, SignInLink.used_at.is_(None)))
 
 
+def end_session(session: Session, sign_in_id: UUID) -> None:
+    """Sign a browser out; nothing happens if it is signed out already."""
+    session.execute(delete(SignInSession).where(SignInSession.id == sign_in_id))
+
+
 def visit(session: Session, token_hash: str, *, at: datetime) -> tuple[SignInSession, Person] | None:
     """The live session of a cookie and its person, unless the person was disabled."""
     row = session.execute(

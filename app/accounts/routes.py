@@ -86,9 +86,9 @@ class AuditPage(Page):
 
 
 @router.get("/", dependencies=[Depends(Public("sends everybody to their own start page"))])
-def home(request: Request, session: SessionDep) -> RedirectResponse:
+def home(request: Request) -> RedirectResponse:
     """Send people to where their work is."""
-    visitor = visitor_of(request, session)
+    visitor = visitor_of(request)
     return _see(_HOME[visitor.person.role] if visitor is not None else "/sign-in")
 
 

@@ -118,6 +118,8 @@ def set_password(session: Session, person: Person, password: str, *, sign_in: Si
     if len(password) < _PASSWORD_MIN_CHARACTERS:
         msg = f"password: use at least {_PASSWORD_MIN_CHARACTERS} characters."
         raise InvalidInputError(msg)
+    # The visitor was read before this transaction began.
+    person = get_person(session, person.id)
     person.password_hash = _PASSWORDS.hash(password)
     queries.shut_out(session, person.id, but=sign_in.id)
     audit.record(session, "person.password_set", person.name, actor=person)
@@ -125,7 +127,7 @@ def set_password(session: Session, person: Person, password: str, *, sign_in: Si
 
 def sign_out(session: Session, sign_in: SignInSession) -> None:
     """End a browser's session."""
-    session.delete(sign_in)
+    queries.end_session(session, sign_in.id)
 
 
 def set_active(session: Session, person: Person, *, is_active: bool, actor: Person) -> None:

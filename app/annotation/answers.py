@@ -4,10 +4,12 @@ from dataclasses import dataclass, replace
 from enum import StrEnum
 from uuid import UUID
 
-from app.models import Comparison, Response
-from contract.vocabulary import Objective, SafetyBin, Side, Strength
+from app.models import Batch, Comparison, RationaleMode, Response
+from contract.vocabulary import AttackVector, Objective, RiskCategory, SafetyBin, Side, Strength
 
 RATIONALE_CHARACTERS = 5_000
+EDIT_CHARACTERS = 100_000
+QUALITY = range(1, 8)
 _NUL = "\0"
 
 
@@ -32,14 +34,50 @@ class SafetyAnswer(StrEnum):
 
 
 @dataclass(frozen=True)
+class Prompt:
+    """What the user says, and for the safety objective what kind of risk it is about."""
+
+    text: str
+    risk_category: RiskCategory | None = None
+    attack_vector: AttackVector | None = None
+
+    def with_tags_of(self, earlier: Comparison) -> "Prompt":
+        """The prompt with the tags of an earlier turn where it has none of its own."""
+        return replace(
+            self,
+            risk_category=self.risk_category or earlier.risk_category,
+            attack_vector=self.attack_vector or earlier.attack_vector,
+        )
+
+
+@dataclass(frozen=True)
+class Filled:
+    """The judgement form as it was filled in, everything as text."""
+
+    rating: str = ""
+    safety: str = ""
+    rationale: str = ""
+    confirm: bool = False
+    """The annotator was told that the chosen response is the unsafe one, and means it."""
+    quality_a: str = ""
+    quality_b: str = ""
+    edited_text: str = ""
+    edited_of: str = ""
+    """The response that the edit started from."""
+
+
+@dataclass(frozen=True)
 class Answer:
-    """A choice, its strength, and for the safety objective what is safe."""
+    """A choice, its strength, for the safety objective what is safe, and what else the batch asks for."""
 
     chosen: Response
     strength: Strength
     chosen_safe: bool | None = None
     rejected_safe: bool | None = None
     rationale: str = ""
+    chosen_quality: int | None = None
+    rejected_quality: int | None = None
+    edited_text: str | None = None
 
 
 @dataclass(frozen=True)
@@ -56,8 +94,13 @@ def rating_value(response_id: UUID, strength: Strength) -> str:
     return f"{response_id}:{strength}"
 
 
-def read_prompt(text: str, *, max_characters: int) -> str | Rejected:
-    """A prompt without surrounding space, its line ends as the model will see them."""
+def read_prompt(
+    text: str, *, max_characters: int, objective: Objective, tags: tuple[str, str] = ("", ""), needs_tags: bool = True
+) -> Prompt | Rejected:
+    """A prompt without surrounding space, its line ends as the model will see them, with its tags if it is for safety.
+
+    ``tags`` are the risk category and the attack vector.
+    """
     prompt = _clean(text)
     if not prompt:
         return Rejected("prompt: write something first.")
@@ -68,25 +111,79 @@ def read_prompt(text: str, *, max_characters: int) -> str | Rejected:
             f"prompt: {len(prompt):,} characters are too many; {max_characters:,} are allowed. "
             "Your text is still here: shorten it."
         )
-    return prompt
+    if objective is not Objective.SAFETY:
+        return Prompt(prompt)
+    return _tagged(prompt, *tags, needs_tags=needs_tags)
 
 
-def read_answer(
-    comparison: Comparison, *, rating: str, safety: str, rationale: str, is_confirmed: bool
-) -> Answer | Rejected:
-    """What was pressed below a comparison, whose responses must be loaded."""
-    found = _read_rating(comparison, rating)
+def _tagged(prompt: str, category: str, vector: str, *, needs_tags: bool) -> Prompt | Rejected:
+    if category not in set(RiskCategory) and (category or needs_tags):
+        return Rejected("risk_category: say what kind of risk the prompt is about.")
+    if vector not in set(AttackVector) and (vector or needs_tags):
+        return Rejected("attack_vector: say how the prompt tries to lead the model astray.")
+    return Prompt(
+        prompt,
+        RiskCategory(category) if category else None,
+        AttackVector(vector) if vector else None,
+    )
+
+
+def read_answer(batch: Batch, comparison: Comparison, filled: Filled) -> Answer | Rejected:
+    """What was said about a comparison, whose responses must be loaded with their sides."""
+    found = _read_rating(comparison, filled.rating)
     if isinstance(found, Rejected):
         return found
-    chosen, strength = found
-    note = _clean(rationale)
-    if len(note) > RATIONALE_CHARACTERS or _NUL in note:
-        return Rejected(f"rationale: at most {RATIONALE_CHARACTERS:,} characters, and no NUL character.")
+    answer: Answer | Rejected = Answer(*found)
+    for read in (_with_label, _with_rationale, _with_quality, _with_edit):
+        if isinstance(answer, Rejected):
+            break
+        answer = read(answer, batch, comparison, filled)
+    return answer
+
+
+def _with_label(answer: Answer, _batch: Batch, comparison: Comparison, filled: Filled) -> Answer | Rejected:
     if comparison.objective is Objective.SAFETY:
-        return _label(Answer(chosen, strength, rationale=note), safety, is_confirmed=is_confirmed)
-    if safety:
+        return _label(answer, filled.safety, is_confirmed=filled.confirm)
+    if filled.safety:
         return Rejected("safety: a helpfulness comparison has no safety label.")
-    return Answer(chosen, strength, rationale=note)
+    return answer
+
+
+def _with_rationale(answer: Answer, batch: Batch, _comparison: Comparison, filled: Filled) -> Answer | Rejected:
+    text = _clean(filled.rationale)
+    if len(text) > RATIONALE_CHARACTERS or _NUL in text:
+        return Rejected(f"rationale: at most {RATIONALE_CHARACTERS:,} characters, and no NUL character.")
+    if batch.rationale_mode is RationaleMode.REQUIRED and not text:
+        return Rejected("rationale: say in a few words what made the difference.")
+    return replace(answer, rationale=text if batch.rationale_mode is not RationaleMode.OFF else "")
+
+
+def _with_quality(answer: Answer, batch: Batch, _comparison: Comparison, filled: Filled) -> Answer | Rejected:
+    if not batch.asks_quality:
+        return answer
+    scores = {Side.A: _score(filled.quality_a), Side.B: _score(filled.quality_b)}
+    side = answer.chosen.side
+    if None in scores.values():
+        return Rejected(f"quality: score both responses, from {QUALITY[0]} to {QUALITY[-1]}.")
+    return replace(answer, chosen_quality=scores[side], rejected_quality=scores[side.other])
+
+
+def _score(text: str) -> int | None:
+    return next((score for score in QUALITY if str(score) == text), None)
+
+
+def _with_edit(answer: Answer, batch: Batch, _comparison: Comparison, filled: Filled) -> Answer | Rejected:
+    text = _clean(filled.edited_text)
+    if not batch.asks_edit or not text:
+        return answer
+    if len(text) > EDIT_CHARACTERS or _NUL in text:
+        return Rejected(f"edited_text: at most {EDIT_CHARACTERS:,} characters, and no NUL character.")
+    if filled.edited_of != str(answer.chosen.id):
+        return Rejected(
+            f"edited_text: you improved the other response, but chose {answer.chosen.side.upper()}. "
+            "Improve the one that you choose, or empty the field."
+        )
+    return replace(answer, edited_text=text)
 
 
 def _label(answer: Answer, safety: str, *, is_confirmed: bool) -> Answer | Rejected:

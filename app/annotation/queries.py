@@ -1,75 +1,121 @@
-"""The SQL of the workspace: an annotator's own conversations and comparisons, and how far the batch is."""
+"""The SQL of the workspace: an annotator's conversations and comparisons, read and locked."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import func, select, update
+from sqlalchemy import Select, func, literal, select, update
 from sqlalchemy.orm import Session, aliased, contains_eager, selectinload
 
 from app.models import (
     Annotation,
+    Assignment,
+    AssignmentState,
     Batch,
     BatchState,
-    BatchTarget,
     Comparison,
     ComparisonState,
     Conversation,
     ConversationState,
+    Flag,
+    FlagKind,
+    Guideline,
+    GuidelineRead,
     Person,
+    PromptSource,
     Response,
     Skip,
 )
 from contract.vocabulary import Objective
 
+_RUNNING = (BatchState.OPEN, BatchState.CLOSING)
+_EXCERPT_CHARACTERS = 80
 # Only what the screen shows is read. Touching anything else of a response, such as its temperature, fails.
 _SHOWN = selectinload(Comparison.responses).load_only(
     Response.comparison_id, Response.side, Response.text, raiseload=True
 )
+_SIDES = selectinload(Comparison.responses).load_only(Response.comparison_id, Response.side, raiseload=True)
 
 
 @dataclass(frozen=True)
-class ObjectiveProgress:
-    """How far an objective of a batch is."""
+class UnderWay:
+    """A comparison on an annotator's desk: the latest of a conversation of theirs, or one that was handed to them."""
 
-    objective: Objective
-    target: int
-    annotated: int
-
-    @property
-    def share(self) -> float:
-        """Annotated comparisons over the target."""
-        return self.annotated / self.target
-
-
-@dataclass(frozen=True)
-class Live:
-    """A conversation that is under way, with its batch and its latest comparison."""
-
-    conversation: Conversation
-    batch: Batch
-    comparison: Comparison
+    comparison_id: UUID
+    conversation_id: UUID
+    batch_id: UUID
+    batch_state: BatchState
+    turns_per_conversation: int
+    state: ComparisonState
+    turn: int
+    excerpt: str
+    """The beginning of its prompt."""
+    is_own: bool
+    is_growing: bool
+    """Whether some text of its responses is there."""
 
 
-def progress(session: Session, batch_id: UUID) -> list[ObjectiveProgress]:
-    """The objectives that a batch collects, each with its target and what is annotated."""
-    annotated = (
-        select(func.count())
-        .where(
-            Comparison.batch_id == BatchTarget.batch_id,
-            Comparison.objective == BatchTarget.objective,
-            Comparison.state == ComparisonState.ANNOTATED,
+def excerpt(prompt: str) -> str:
+    """The beginning of a prompt."""
+    return prompt[:_EXCERPT_CHARACTERS]
+
+
+def under_way(session: Session, annotator_id: UUID) -> list[UnderWay]:
+    """What is on an annotator's desk in the batches that are running: what waited longest comes first."""
+    rows = [*session.execute(_own(annotator_id)), *session.execute(_handed(annotator_id))]
+    return [UnderWay(**row._mapping) for row in rows]  # noqa: SLF001 - the public name of a row's mapping
+
+
+def _desk(is_own: bool) -> Select[*tuple[object, ...]]:  # noqa: FBT001 - a value of the row
+    grows = select(Response.id).where(Response.comparison_id == Comparison.id, Response.text != "").exists()
+    return (
+        select(
+            Comparison.id.label("comparison_id"),
+            Comparison.conversation_id,
+            Comparison.batch_id,
+            Batch.state.label("batch_state"),
+            Batch.turns_per_conversation,
+            Comparison.state,
+            Comparison.turn,
+            func.substr(Comparison.prompt, 1, _EXCERPT_CHARACTERS).label("excerpt"),
+            literal(is_own).label("is_own"),
+            grows.label("is_growing"),
         )
-        .correlate(BatchTarget)
-        .scalar_subquery()
+        .join(Batch, Batch.id == Comparison.batch_id)
+        .where(Batch.state.in_(_RUNNING))
     )
-    rows = session.execute(
-        select(BatchTarget.objective, BatchTarget.target, annotated)
-        .where(BatchTarget.batch_id == batch_id, BatchTarget.target > 0)
-        .order_by(BatchTarget.objective)
+
+
+def _own(annotator_id: UUID) -> Select[*tuple[object, ...]]:
+    later = aliased(Comparison)
+    has_later = select(later.id).where(
+        later.conversation_id == Comparison.conversation_id, later.turn > Comparison.turn
     )
-    return [ObjectiveProgress(objective, target, count) for objective, target, count in rows]
+    return (
+        _desk(is_own=True)
+        .join(Conversation, Conversation.id == Comparison.conversation_id)
+        .where(
+            Conversation.annotator_id == annotator_id,
+            Conversation.state == ConversationState.ACTIVE,
+            ~has_later.exists(),
+        )
+        .order_by(Comparison.created_at)
+    )
+
+
+def _handed(annotator_id: UUID) -> Select[*tuple[object, ...]]:
+    return (
+        _desk(is_own=False)
+        .join(Assignment, Assignment.comparison_id == Comparison.id)
+        .where(
+            Assignment.annotator_id == annotator_id,
+            Assignment.state == AssignmentState.HELD,
+            Assignment.held_until.is_not(None),
+            Comparison.state.in_([ComparisonState.READY, ComparisonState.ANNOTATED]),
+        )
+        .order_by(Comparison.created_at)
+    )
 
 
 def next_batch(session: Session) -> Batch | None:
@@ -79,51 +125,72 @@ def next_batch(session: Session) -> Batch | None:
     ).one_or_none()
 
 
-def live(session: Session, annotator_id: UUID) -> Live | None:
-    """The annotator's latest unfinished conversation of a batch that is open or closing."""
-    row = session.execute(
-        select(Conversation, Batch)
-        .join(Batch, Batch.id == Conversation.batch_id)
-        .where(
-            Conversation.annotator_id == annotator_id,
-            Conversation.state == ConversationState.ACTIVE,
-            Batch.state.in_([BatchState.OPEN, BatchState.CLOSING]),
-        )
-        .order_by(Conversation.created_at.desc())
-        .limit(1)
-    ).one_or_none()
-    if row is None:
-        return None
-    return Live(row[0], row[1], latest_comparison(session, row[0].id))
-
-
-def latest_comparison(session: Session, conversation_id: UUID) -> Comparison:
-    """The comparison of a conversation's last turn, with its responses as far as they are shown."""
-    return session.scalars(
-        select(Comparison)
-        .where(Comparison.conversation_id == conversation_id)
-        .order_by(Comparison.turn.desc())
-        .limit(1)
-        .options(_SHOWN)
-    ).one()
-
-
 def locked_annotator(session: Session, annotator_id: UUID) -> Person:
     """An annotator, locked: of two conversations that begin at once, the second sees the first."""
     return session.scalars(select(Person).where(Person.id == annotator_id).with_for_update(key_share=True)).one()
 
 
-def own_comparison(session: Session, annotator_id: UUID, comparison_id: UUID) -> Comparison | None:
-    """An annotator's own comparison with its conversation and its responses as far as they are shown."""
-    return session.scalars(
-        select(Comparison)
+def note_presence(session: Session, annotator_id: UUID, *, at: datetime) -> None:
+    """Note that an annotator is here."""
+    session.execute(
+        update(Person)
+        .where(Person.id == annotator_id)
+        .values(last_seen_at=at)
+        .execution_options(synchronize_session=False)
+    )
+
+
+@dataclass(frozen=True)
+class Held:
+    """A comparison with its conversation, and the annotator's place at it."""
+
+    comparison: Comparison
+    conversation: Conversation
+    assignment: Assignment
+
+    @property
+    def is_own(self) -> bool:
+        """Whether the annotator writes its prompts."""
+        return self.conversation.annotator_id == self.assignment.annotator_id
+
+    @property
+    def is_from_pool(self) -> bool:
+        """Whether its prompt came from the pool."""
+        return self.conversation.source is PromptSource.POOL
+
+
+def held(session: Session, annotator_id: UUID, comparison_id: UUID) -> Held | None:
+    """A comparison that the annotator has a place at, with its responses as far as they are shown."""
+    return _held(session, _places(annotator_id, comparison_id).options(_SHOWN))
+
+
+def locked_held(session: Session, annotator_id: UUID, comparison_id: UUID) -> Held | None:
+    """The same, locked and read afresh, with the responses' sides but not their texts."""
+    places = _places(annotator_id, comparison_id).options(_SIDES)
+    return _held(session, places.with_for_update(of=Comparison).execution_options(populate_existing=True))
+
+
+def _places(annotator_id: UUID, comparison_id: UUID) -> Select[Assignment, Comparison]:
+    return (
+        select(Assignment, Comparison)
+        .join(Comparison, Comparison.id == Assignment.comparison_id)
         .join(Comparison.conversation)
-        .where(Comparison.id == comparison_id, Conversation.annotator_id == annotator_id)
-        .options(contains_eager(Comparison.conversation), _SHOWN)
-    ).one_or_none()
+        .where(Assignment.comparison_id == comparison_id, Assignment.annotator_id == annotator_id)
+        .options(contains_eager(Comparison.conversation))
+    )
 
 
-def own_conversation(session: Session, annotator_id: UUID, conversation_id: UUID) -> Conversation | None:
+def _held(session: Session, places: Select[Assignment, Comparison]) -> Held | None:
+    row = session.execute(places).one_or_none()
+    return None if row is None else Held(row[1], row[1].conversation, row[0])
+
+
+def comparison(session: Session, comparison_id: UUID) -> Comparison | None:
+    """A comparison, whoever's it is."""
+    return session.get(Comparison, comparison_id)
+
+
+def locked_conversation(session: Session, annotator_id: UUID, conversation_id: UUID) -> Conversation | None:
     """An annotator's own conversation, locked."""
     return session.scalars(
         select(Conversation)
@@ -131,6 +198,17 @@ def own_conversation(session: Session, annotator_id: UUID, conversation_id: UUID
         .with_for_update()
         .execution_options(populate_existing=True)
     ).one_or_none()
+
+
+def latest_comparison(session: Session, conversation_id: UUID) -> Comparison:
+    """The comparison of a conversation's last turn."""
+    return session.scalars(
+        select(Comparison)
+        .where(Comparison.conversation_id == conversation_id)
+        .order_by(Comparison.turn.desc())
+        .limit(1)
+        .execution_options(populate_existing=True)
+    ).one()
 
 
 def held_batch(session: Session, batch_id: UUID) -> Batch:
@@ -155,46 +233,89 @@ def annotation_of(session: Session, comparison_id: UUID, annotator_id: UUID) -> 
     ).one_or_none()
 
 
-def skip_of(session: Session, comparison_id: UUID, annotator_id: UUID) -> Skip | None:
-    """An annotator's refusal to rate a comparison."""
+def count_skips(session: Session, comparison_id: UUID) -> int:
+    """How many annotators have skipped a comparison."""
+    return session.scalar(select(func.count(Skip.id)).where(Skip.comparison_id == comparison_id)) or 0
+
+
+def flag_of(session: Session, comparison_id: UUID, annotator_id: UUID, kind: FlagKind) -> Flag | None:
+    """An annotator's remark of one kind on a comparison."""
     return session.scalars(
-        select(Skip).where(Skip.comparison_id == comparison_id, Skip.annotator_id == annotator_id)
+        select(Flag).where(Flag.comparison_id == comparison_id, Flag.annotator_id == annotator_id, Flag.kind == kind)
     ).one_or_none()
 
 
-def last_annotated(session: Session, annotator_id: UUID) -> Comparison | None:
-    """The comparison that an annotator judged last, with its conversation."""
-    return session.scalars(
-        select(Comparison)
-        .join(Annotation, Annotation.comparison_id == Comparison.id)
-        .join(Comparison.conversation)
-        .where(Annotation.annotator_id == annotator_id, Conversation.annotator_id == annotator_id)
-        .order_by(Annotation.created_at.desc())
+@dataclass(frozen=True)
+class GuidelineShown:
+    """The newest version of a guideline, and the newest that the annotator has read."""
+
+    guideline: Guideline
+    read_version: int | None
+
+
+def guideline(session: Session, annotator_id: UUID, objective: Objective) -> GuidelineShown:
+    """The guideline of an objective as an annotator sees it."""
+    read = aliased(Guideline)
+    read_version = (
+        select(func.max(read.version))
+        .join(GuidelineRead, GuidelineRead.guideline_id == read.id)
+        .where(GuidelineRead.annotator_id == annotator_id, read.objective == objective)
+        .scalar_subquery()
+    )
+    row = session.execute(
+        select(Guideline, read_version)
+        .where(Guideline.objective == objective)
+        .order_by(Guideline.version.desc())
         .limit(1)
-        .options(contains_eager(Comparison.conversation))
-    ).one_or_none()
+    ).one()
+    return GuidelineShown(row[0], row[1])
+
+
+def note_guideline_read(session: Session, annotator_id: UUID, guideline_id: UUID, *, at: datetime) -> None:
+    """Note that an annotator has read a version of a guideline; once is enough."""
+    if session.get(GuidelineRead, (annotator_id, guideline_id)) is None:
+        session.add(GuidelineRead(annotator_id=annotator_id, guideline_id=guideline_id, at=at))
 
 
 def has_later_turn(session: Session, comparison: Comparison) -> bool:
     """Whether the conversation has gone on after a comparison."""
-    later = aliased(Comparison)
-    found = select(later.id).where(later.conversation_id == comparison.conversation_id, later.turn > comparison.turn)
-    return session.scalars(found.limit(1)).one_or_none() is not None
+    later = select(Comparison.id).where(
+        Comparison.conversation_id == comparison.conversation_id, Comparison.turn > comparison.turn
+    )
+    return session.scalars(later.limit(1)).one_or_none() is not None
 
 
 def stale_conversations(session: Session, annotator_id: UUID) -> Sequence[Conversation]:
-    """The annotator's conversations that were never finished."""
+    """Conversations of an annotator that never finished, of batches that do not run any more."""
     return session.scalars(
-        select(Conversation).where(
-            Conversation.annotator_id == annotator_id, Conversation.state == ConversationState.ACTIVE
+        select(Conversation)
+        .join(Batch, Batch.id == Conversation.batch_id)
+        .where(
+            Conversation.annotator_id == annotator_id,
+            Conversation.state == ConversationState.ACTIVE,
+            Batch.state.not_in(_RUNNING),
         )
     ).all()
 
 
-def mark_shown(session: Session, comparison_id: UUID, *, at: datetime) -> None:
-    """Note when both responses were first on the screen; later looks change nothing."""
+def guideline_id(session: Session, objective: Objective) -> UUID:
+    """The newest version of the guideline for an objective."""
+    return session.scalars(
+        select(Guideline.id).where(Guideline.objective == objective).order_by(Guideline.version.desc()).limit(1)
+    ).one()
+
+
+def mark_shown(session: Session, comparison_id: UUID, annotator_id: UUID, *, at: datetime) -> None:
+    """Note when an annotator first saw both responses; later looks change nothing."""
     session.execute(
-        update(Comparison).where(Comparison.id == comparison_id, Comparison.shown_at.is_(None)).values(shown_at=at)
+        update(Assignment)
+        .where(
+            Assignment.comparison_id == comparison_id,
+            Assignment.annotator_id == annotator_id,
+            Assignment.shown_at.is_(None),
+        )
+        .values(shown_at=at)
+        .execution_options(synchronize_session=False)
     )
 
 

@@ -1,4 +1,4 @@
-"""How a conversation goes: begin it, go on, try again, finish. ``judging`` holds what is said about its pairs.
+"""How a conversation goes: begin it, go on, try again, finish. ``judging`` holds what is said about its comparisons.
 
 Every function takes the annotator and reaches only what is theirs: anything else does not exist for them.
 Sending the same thing twice, as a double click does, changes nothing and fails nothing.
@@ -9,10 +9,14 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.annotation import queries
+from app.annotation import days, drafts, queries
+from app.annotation.answers import Prompt
 from app.batches import service as batches
+from app.comparisons.asking import ask
 from app.errors import ConflictError, InvalidInputError, NotFoundError
 from app.models import (
+    Assignment,
+    AssignmentState,
     Batch,
     BatchState,
     Comparison,
@@ -27,6 +31,7 @@ from contract.vocabulary import Objective
 
 _RUNNING = frozenset({BatchState.OPEN, BatchState.CLOSING})
 _FAILED = frozenset({ComparisonState.FAILED, ComparisonState.EQUAL_RESPONSES})
+_UNJUDGED = frozenset({ComparisonState.SAMPLING, ComparisonState.READY})
 
 
 class BatchClosedError(ConflictError):
@@ -39,6 +44,12 @@ class MovedOnError(ConflictError):
     """The conversation is past this step."""
 
     code = "moved_on"
+
+
+class TooManyOpenError(ConflictError):
+    """The annotator has as many conversations under way as are allowed."""
+
+    code = "too_many_open"
 
 
 @dataclass(frozen=True)
@@ -58,73 +69,90 @@ def opening(session: Session) -> Opening:
     return Opening(batch, has_model)
 
 
-def live(session: Session, annotator: Person) -> queries.Live | None:
-    """The conversation that the annotator is in, unless nothing is left to do in it."""
-    found = queries.live(session, annotator.id)
-    return found if found is not None and is_live(found.batch, found.comparison) else None
-
-
-def is_live(batch: Batch, latest: Comparison) -> bool:
-    """Whether a conversation has a next step: its pair is coming, is to be judged, or another prompt may follow."""
-    if latest.state in {ComparisonState.SAMPLING, ComparisonState.READY}:
-        return batch.state in _RUNNING
-    if latest.state is ComparisonState.ANNOTATED:
-        return batch.state is BatchState.OPEN and latest.turn < batch.turns_per_conversation
-    return latest.state in _FAILED and batch.state is BatchState.OPEN
-
-
-def own_comparison(session: Session, annotator: Person, comparison_id: UUID) -> Comparison:
-    """One of the annotator's own comparisons.
+def held(session: Session, annotator: Person, comparison_id: UUID) -> queries.Held:
+    """A comparison that the annotator has a place at.
 
     Raises:
         NotFoundError: There is none of this id, or it is somebody else's.
 
     """
-    comparison = queries.own_comparison(session, annotator.id, comparison_id)
-    if comparison is None:
+    found = queries.held(session, annotator.id, comparison_id)
+    if found is None:
         msg = "There is no such comparison."
         raise NotFoundError(msg)
-    return comparison
+    return found
 
 
-def mark_shown(session: Session, comparison_id: UUID) -> None:
-    """Start the clock of a comparison: its annotator sees both responses from now on. Only the first look counts."""
-    queries.mark_shown(session, comparison_id, at=now())
+def held_complete(session: Session, annotator: Person, comparison_id: UUID) -> queries.Held:
+    """The same, with both responses complete: until then nothing of them is shown but what the batch allows.
+
+    Raises:
+        NotFoundError: There is none of this id, or it is somebody else's.
+        MovedOnError: Its responses are still being sampled, or sampling failed.
+
+    """
+    found = held(session, annotator, comparison_id)
+    if found.comparison.state not in {ComparisonState.READY, ComparisonState.ANNOTATED}:
+        msg = "The responses of this comparison are not complete."
+        raise MovedOnError(msg)
+    return found
 
 
-def start_conversation(session: Session, annotator: Person, objective: Objective, prompt: str) -> Comparison:
+def latest_of(session: Session, annotator: Person, conversation_id: UUID) -> queries.Held:
+    """The latest comparison of one of the annotator's conversations.
+
+    Raises:
+        NotFoundError: The annotator has no such conversation.
+
+    """
+    return held(session, annotator, queries.latest_comparison(session, conversation_id).id)
+
+
+def batch_of(session: Session, found: queries.Held) -> Batch:
+    """The batch of a comparison, as it stands."""
+    return queries.batch(session, found.comparison.batch_id)
+
+
+def start_conversation(
+    session: Session, annotator: Person, objective: Objective, prompt: Prompt, *, form_id: UUID, most_open: int
+) -> Comparison:
     """Begin a conversation in the open batch, and ask for the two responses to its first prompt.
+
+    ``form_id`` becomes the comparison's id, so that a form that is sent twice begins one conversation.
 
     Raises:
         BatchClosedError: No batch is open, or no checkpoint is promoted yet.
-        MovedOnError: The annotator is in another conversation.
+        TooManyOpenError: ``most_open`` conversations of the annotator are under way.
+        MovedOnError: The form was sent before, with another prompt.
         InvalidInputError: The batch does not collect this objective.
 
     """
     queries.locked_annotator(session, annotator.id)
-    under_way = live(session, annotator)
-    if under_way is not None:
-        if _is_repeated(under_way, 1, prompt) and under_way.conversation.objective is objective:
-            return under_way.comparison
-        msg = "You are in a conversation already. Judge it or finish it before you begin another one."
-        raise MovedOnError(msg)
+    sent = _sent_before(session, annotator, form_id, prompt)
+    if sent is not None:
+        return sent
     found = opening(session)
     if found.batch is None or not found.has_model:
         msg = "No batch takes prompts at the moment. Your text was not saved; keep this page open and try again later."
         raise BatchClosedError(msg)
     batch = _open_batch(session, found.batch.id)
-    if all(row.objective is not objective for row in queries.progress(session, batch.id)):
+    if all(row.objective is not objective for row in days.progress(session, batch.id)):
         msg = f"objective: batch {batch.number} does not collect {objective}."
         raise InvalidInputError(msg)
     for stale in queries.stale_conversations(session, annotator.id):
         finish(stale)
+    if sum(row.is_own for row in queries.under_way(session, annotator.id)) >= most_open:
+        msg = f"You have {most_open} conversations under way. Judge or finish one before you begin another."
+        raise TooManyOpenError(msg)
     conversation = Conversation(batch_id=batch.id, objective=objective, annotator_id=annotator.id)
     session.add(conversation)
     session.flush()
-    return _ask(session, batch, conversation, turn=1, prompt=prompt)
+    return _ask(session, batch, conversation, annotator, turn=1, prompt=prompt, form_id=form_id)
 
 
-def continue_conversation(session: Session, annotator: Person, conversation_id: UUID, prompt: str) -> Comparison:
+def continue_conversation(
+    session: Session, annotator: Person, conversation_id: UUID, prompt: Prompt, *, form_id: UUID
+) -> Comparison:
     """Write the next prompt of a conversation; the chosen response is the history it builds on.
 
     Raises:
@@ -134,16 +162,17 @@ def continue_conversation(session: Session, annotator: Person, conversation_id: 
 
     """
     conversation = own_conversation(session, annotator, conversation_id)
+    sent = _sent_before(session, annotator, form_id, prompt)
+    if sent is not None:
+        return sent
     latest = queries.latest_comparison(session, conversation.id)
-    batch = queries.batch(session, conversation.batch_id)
-    if latest.turn > 1 and _is_repeated(queries.Live(conversation, batch, latest), latest.turn, prompt):
-        return latest
     batch = _open_batch(session, conversation.batch_id)
     is_next = latest.state is ComparisonState.ANNOTATED and conversation.state is ConversationState.ACTIVE
     if not is_next or latest.turn >= batch.turns_per_conversation:
         msg = "This conversation cannot take another prompt now. Reload the page to see where it stands."
         raise MovedOnError(msg)
-    return _ask(session, batch, conversation, turn=latest.turn + 1, prompt=prompt)
+    prompt = prompt.with_tags_of(latest)
+    return _ask(session, batch, conversation, annotator, turn=latest.turn + 1, prompt=prompt, form_id=form_id)
 
 
 def finish_conversation(session: Session, annotator: Person, conversation_id: UUID) -> None:
@@ -156,67 +185,88 @@ def finish_conversation(session: Session, annotator: Person, conversation_id: UU
     """
     conversation = own_conversation(session, annotator, conversation_id)
     latest = queries.latest_comparison(session, conversation.id)
-    if latest.state in {ComparisonState.SAMPLING, ComparisonState.READY}:
+    if latest.state in _UNJUDGED and conversation.state is ConversationState.ACTIVE:
         msg = "Judge or skip the comparison first; then the conversation can be finished."
         raise MovedOnError(msg)
+    drafts.drop(session, annotator, drafts.next_prompt_id(conversation.id, latest.turn + 1))
     finish(conversation)
 
 
-def retry(session: Session, annotator: Person, comparison: Comparison) -> None:
+def retry(session: Session, annotator: Person, comparison_id: UUID) -> None:
     """Draw the responses once more after sampling failed, or after both came out the same.
 
     Raises:
+        NotFoundError: The annotator has no such comparison.
         BatchClosedError: The batch takes no new prompts.
         MovedOnError: Nothing has failed, or the conversation is finished.
 
     """
-    conversation = own_conversation(session, annotator, comparison.conversation_id)
-    session.refresh(comparison, ["state"])
-    if comparison.state is ComparisonState.SAMPLING:
+    found = locked_held(session, annotator, comparison_id)
+    if found.comparison.state is ComparisonState.SAMPLING:
         return
-    _open_batch(session, comparison.batch_id)
-    if comparison.state not in _FAILED or conversation.state is ConversationState.FINISHED:
+    _open_batch(session, found.comparison.batch_id)
+    if found.comparison.state not in _FAILED or found.conversation.state is ConversationState.FINISHED:
         msg = "Only a comparison whose sampling failed can be sampled again."
         raise MovedOnError(msg)
-    queries.load_all_of_responses(session, comparison)
-    sampling.retry(session, comparison)
+    queries.load_all_of_responses(session, found.comparison)
+    sampling.retry(session, found.comparison)
 
 
-def changeable(session: Session, annotator: Person) -> Comparison | None:
-    """The comparison that the annotator judged last, if that choice may still be changed."""
-    comparison = queries.last_annotated(session, annotator.id)
-    return comparison if comparison is not None and is_changeable(session, comparison) else None
+def locked_held(session: Session, annotator: Person, comparison_id: UUID) -> queries.Held:
+    """A comparison that the annotator has a place at, locked.
+
+    Raises:
+        NotFoundError: There is none of this id, or it is somebody else's.
+
+    """
+    found = queries.locked_held(session, annotator.id, comparison_id)
+    if found is None:
+        msg = "There is no such comparison."
+        raise NotFoundError(msg)
+    return found
 
 
-def is_changeable(session: Session, comparison: Comparison) -> bool:
-    """Whether a choice may still be changed."""
-    return (
-        comparison.state is ComparisonState.ANNOTATED
-        and queries.batch(session, comparison.batch_id).state in _RUNNING
-        and not queries.has_later_turn(session, comparison)
-    )
+def is_changeable(session: Session, batch: Batch, comparison: Comparison, *, is_primary: bool) -> bool:
+    """Whether a choice may still be changed: until the conversation builds on it, or its batch has closed."""
+    return batch.state in _RUNNING and not (is_primary and queries.has_later_turn(session, comparison))
 
 
-def _ask(session: Session, batch: Batch, conversation: Conversation, *, turn: int, prompt: str) -> Comparison:
-    comparison = Comparison(
-        conversation_id=conversation.id,
-        batch_id=batch.id,
-        objective=conversation.objective,
+def _ask(
+    session: Session,
+    batch: Batch,
+    conversation: Conversation,
+    annotator: Person,
+    *,
+    turn: int,
+    prompt: Prompt,
+    form_id: UUID,
+) -> Comparison:
+    comparison = ask(
+        session,
+        batch,
+        conversation,
         turn=turn,
-        prompt=prompt,
+        prompt=prompt.text,
+        comparison_id=form_id,
+        risk_category=prompt.risk_category,
+        attack_vector=prompt.attack_vector,
     )
-    session.add(comparison)
-    session.flush()
-    variants = batches.variants(session, batch)
-    sampling.request_pair(session, comparison, variants, max_new_tokens=batch.max_new_tokens)
+    # Nobody else waits for it, so the author's place does not expire.
+    session.add(Assignment(comparison_id=comparison.id, annotator_id=annotator.id, state=AssignmentState.HELD))
+    drafts.drop(session, annotator, form_id)
     return comparison
 
 
-def _is_repeated(under_way: queries.Live, turn: int, prompt: str) -> bool:
-    """Whether a prompt is the one that was asked last, sent twice."""
-    latest = under_way.comparison
-    is_unjudged = latest.state in {ComparisonState.SAMPLING, ComparisonState.READY}
-    return is_unjudged and latest.turn == turn and latest.prompt == prompt
+def _sent_before(session: Session, annotator: Person, form_id: UUID, prompt: Prompt) -> Comparison | None:
+    """The comparison that this form has become already, if it was sent before."""
+    comparison = queries.comparison(session, form_id)
+    if comparison is None:
+        return None
+    found = queries.held(session, annotator.id, form_id)
+    if found is None or not found.is_own or found.comparison.prompt != prompt.text:
+        msg = "This form was sent before with another prompt. Reload the page to see where the conversation stands."
+        raise MovedOnError(msg)
+    return found.comparison
 
 
 def own_conversation(session: Session, annotator: Person, conversation_id: UUID) -> Conversation:
@@ -226,7 +276,7 @@ def own_conversation(session: Session, annotator: Person, conversation_id: UUID)
         NotFoundError: There is none of this id, or it is somebody else's.
 
     """
-    conversation = queries.own_conversation(session, annotator.id, conversation_id)
+    conversation = queries.locked_conversation(session, annotator.id, conversation_id)
     if conversation is None:
         msg = "There is no such conversation."
         raise NotFoundError(msg)

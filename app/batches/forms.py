@@ -12,11 +12,14 @@ from app.accounts.forms import ProtectedForm, StorableText, refuse_nul
 from app.batches import service
 from app.batches.local_time import from_local, time_zones, to_local
 from app.batches.service import BatchSettings, VariantSettings
+from app.models import RationaleMode, ResponseDisplay, SkipPolicy
 from app.web.fields import read_fields
 from contract.vocabulary import Objective
 
 _TEXT_CHARACTERS = 20_000
 _MOST_VARIANTS = 8
+_MOST_ANNOTATIONS = 20
+_TICKED = "true"
 
 
 class CloseForm(ProtectedForm):
@@ -82,6 +85,14 @@ class BatchForm(ProtectedForm):
     review_share: str = ""
     held_out_share: str = ""
     held_out_max: str = ""
+    pool_share: str = ""
+    overlap_share: str = ""
+    overlap_annotations: str = ""
+    skip_policy: str = ""
+    response_display: str = ""
+    rationale_mode: str = ""
+    asks_edit: str = ""
+    asks_quality: str = ""
 
     @classmethod
     def of(cls, settings: BatchSettings) -> Self:
@@ -104,6 +115,14 @@ class BatchForm(ProtectedForm):
             review_share=f"{settings.review_share:g}",
             held_out_share=f"{settings.held_out_share:g}",
             held_out_max=str(settings.held_out_max),
+            pool_share=f"{settings.pool_share:g}",
+            overlap_share=f"{settings.overlap_share:g}",
+            overlap_annotations=str(settings.overlap_annotations),
+            skip_policy=settings.skip_policy.value,
+            response_display=settings.response_display.value,
+            rationale_mode=settings.rationale_mode.value,
+            asks_edit=_TICKED if settings.asks_edit else "",
+            asks_quality=_TICKED if settings.asks_quality else "",
         )
 
     def rows(self) -> list[VariantText]:
@@ -155,6 +174,8 @@ def _moment(field: str, form: BatchForm, current: BatchSettings, problems: dict[
 
 
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
+# A browser leaves a box that is not ticked out of the form.
+_Box = Annotated[bool, BeforeValidator(lambda typed: typed or False)]
 _Text = Annotated[str, Field(max_length=_TEXT_CHARACTERS), AfterValidator(_plain), BeforeValidator(refuse_nul)]
 
 
@@ -182,6 +203,14 @@ class _BatchFields(BaseModel):
     review_share: _Share
     held_out_share: _Share
     held_out_max: int = Field(ge=0, le=100_000_000)
+    pool_share: _Share
+    overlap_share: _Share
+    overlap_annotations: int = Field(ge=2, le=_MOST_ANNOTATIONS)
+    skip_policy: SkipPolicy
+    response_display: ResponseDisplay
+    rationale_mode: RationaleMode
+    asks_edit: _Box
+    asks_quality: _Box
 
     def settings(self, opens_at: datetime, closes_at: datetime) -> BatchSettings:
         """The batch's settings."""

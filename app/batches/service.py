@@ -11,7 +11,18 @@ from sqlalchemy.orm import Session
 from app.accounts import audit
 from app.batches import guidelines, queries
 from app.errors import ConflictError, InvalidInputError, NotFoundError
-from app.models import Batch, BatchState, BatchTarget, BatchVariant, Checkpoint, Person, now
+from app.models import (
+    Batch,
+    BatchState,
+    BatchTarget,
+    BatchVariant,
+    Checkpoint,
+    Person,
+    RationaleMode,
+    ResponseDisplay,
+    SkipPolicy,
+    now,
+)
 from contract.vocabulary import Objective
 
 _WEEK = timedelta(days=7)
@@ -52,6 +63,18 @@ class BatchSettings:
     review_share: float = 0.0
     held_out_share: float = 0.1
     held_out_max: int = 1000
+    pool_share: float = 0.0
+    overlap_share: float = 0.0
+    overlap_annotations: int = 3
+    skip_policy: SkipPolicy = SkipPolicy.RETIRE
+    response_display: ResponseDisplay = ResponseDisplay.TOGETHER
+    rationale_mode: RationaleMode = RationaleMode.OPTIONAL
+    asks_edit: bool = False
+    asks_quality: bool = False
+
+
+# The settings that are columns of the batch itself; targets and variants are rows of their own.
+_COLUMNS = tuple(one.name for one in fields(BatchSettings) if one.name not in {"targets", "variants"})
 
 
 def open_batch(session: Session) -> Batch | None:
@@ -195,22 +218,12 @@ def close_now(session: Session, batch: Batch, *, wait_for_running: bool, actor: 
 def settings_of(session: Session, batch: Batch) -> BatchSettings:
     """The settings of a batch, to be shown or copied."""
     return BatchSettings(
-        opens_at=batch.opens_at,
-        closes_at=batch.closes_at,
-        time_zone=batch.time_zone,
         targets=queries.targets(session, batch.id),
         variants=[
             VariantSettings(temperature=row.temperature, top_p=row.top_p, top_k=row.top_k, weight=row.weight)
             for row in queries.variants(session, batch.id)
         ],
-        turns_per_conversation=batch.turns_per_conversation,
-        max_new_tokens=batch.max_new_tokens,
-        system_prompt=batch.system_prompt,
-        curriculum=batch.curriculum,
-        grace_minutes=batch.grace_minutes,
-        review_share=batch.review_share,
-        held_out_share=batch.held_out_share,
-        held_out_max=batch.held_out_max,
+        **{name: getattr(batch, name) for name in _COLUMNS},
     )
 
 
@@ -248,19 +261,7 @@ def _check(settings: BatchSettings) -> None:
 
 
 def _apply(session: Session, batch: Batch, settings: BatchSettings) -> None:
-    for name in (
-        "opens_at",
-        "closes_at",
-        "time_zone",
-        "turns_per_conversation",
-        "max_new_tokens",
-        "system_prompt",
-        "curriculum",
-        "grace_minutes",
-        "review_share",
-        "held_out_share",
-        "held_out_max",
-    ):
+    for name in _COLUMNS:
         setattr(batch, name, getattr(settings, name))
     pinned = {row.position: row.checkpoint_id for row in queries.variants(session, batch.id)}
     session.execute(delete(BatchTarget).where(BatchTarget.batch_id == batch.id))

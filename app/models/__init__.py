@@ -1,8 +1,18 @@
 """All tables. Importing this package makes the metadata complete."""
 
-from app.models.annotations import Annotation, AnnotationRevision, Skip, SkipReason
+from app.models.annotations import Annotation, AnnotationRevision, Flag, FlagKind, Skip, SkipReason
+from app.models.assignments import Assignment, AssignmentState, WorkDay
 from app.models.base import Base, new_id, now
-from app.models.batches import Batch, BatchState, BatchTarget, BatchVariant, Guideline
+from app.models.batches import (
+    Batch,
+    BatchState,
+    BatchTarget,
+    BatchVariant,
+    Guideline,
+    RationaleMode,
+    ResponseDisplay,
+    SkipPolicy,
+)
 from app.models.checkpoints import Checkpoint
 from app.models.comparisons import (
     Comparison,
@@ -15,14 +25,18 @@ from app.models.comparisons import (
 )
 from app.models.datasets import PreferenceDataset, SplitPrompt
 from app.models.people import ApiToken, AuditEvent, Person, PersonRole, SignInLink, SignInSession, TokenScope
+from app.models.pool import PoolPrompt, PoolPromptState
 from app.models.review import GoldComparison, Qualification, QualificationTest, Review, Verdict
 from app.models.training import Evaluation, RewardModel, TrainingPoint, TrainingRun, TrainingRunDataset
 from app.models.work import Leased, Worker, WorkState
+from app.models.workspace import Draft, DraftKind, GuidelineRead
 
 __all__ = [
     "Annotation",
     "AnnotationRevision",
     "ApiToken",
+    "Assignment",
+    "AssignmentState",
     "AuditEvent",
     "Base",
     "Batch",
@@ -34,23 +48,33 @@ __all__ = [
     "ComparisonState",
     "Conversation",
     "ConversationState",
+    "Draft",
+    "DraftKind",
     "Evaluation",
+    "Flag",
+    "FlagKind",
     "GoldComparison",
     "Guideline",
+    "GuidelineRead",
     "Leased",
     "Person",
     "PersonRole",
+    "PoolPrompt",
+    "PoolPromptState",
     "PreferenceDataset",
     "PromptSource",
     "Qualification",
     "QualificationTest",
+    "RationaleMode",
     "Response",
+    "ResponseDisplay",
     "Review",
     "RewardModel",
     "SamplingJob",
     "SignInLink",
     "SignInSession",
     "Skip",
+    "SkipPolicy",
     "SkipReason",
     "SplitPrompt",
     "TokenScope",
@@ -58,6 +82,7 @@ __all__ = [
     "TrainingRun",
     "TrainingRunDataset",
     "Verdict",
+    "WorkDay",
     "WorkState",
     "Worker",
     "new_id",

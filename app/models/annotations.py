@@ -22,6 +22,16 @@ class SkipReason(StrEnum):
     OTHER = "other"
 
 
+class FlagKind(StrEnum):
+    """What somebody should look at; a flag changes nothing about the annotation."""
+
+    NAMES_ITS_MODEL = "names_its_model"
+    """A response says which model it is from, so the comparison is not blind."""
+    PERSONAL_DATA = "personal_data"
+    GUIDELINE_UNCLEAR = "guideline_unclear"
+    OTHER = "other"
+
+
 class Judgement(MappedAsDataclass, kw_only=True):
     """The columns that an annotation and each of its revisions share."""
 
@@ -29,6 +39,11 @@ class Judgement(MappedAsDataclass, kw_only=True):
     chosen_safe: Mapped[bool | None] = mapped_column(default=None)
     rejected_safe: Mapped[bool | None] = mapped_column(default=None)
     rationale: Mapped[str] = mapped_column(Text, default="")
+    chosen_quality: Mapped[int | None] = mapped_column(default=None)
+    """From 1 to 7, where the batch asks for it."""
+    rejected_quality: Mapped[int | None] = mapped_column(default=None)
+    edited_text: Mapped[str | None] = mapped_column(Text, default=None)
+    """The chosen response as the annotator improved it: edited > chosen > rejected."""
 
     @property
     def safety_bin(self) -> SafetyBin | None:
@@ -60,6 +75,11 @@ class Annotation(Judgement, Base):
             "(objective = 'safety') = (chosen_safe IS NOT NULL) "
             "AND (objective = 'safety') = (rejected_safe IS NOT NULL)",
             name="safety_has_labels",
+        ),
+        CheckConstraint(
+            "chosen_quality BETWEEN 1 AND 7 AND rejected_quality BETWEEN 1 AND 7 "
+            "OR chosen_quality IS NULL AND rejected_quality IS NULL",
+            name="quality_is_from_1_to_7",
         ),
         CheckConstraint("seconds >= 0", name="seconds_are_not_negative"),
         CheckConstraint("revision > 0", name="revision_counts_from_one"),
@@ -121,5 +141,19 @@ class Skip(Base):
     comparison_id: Mapped[UUID] = mapped_column(ForeignKey("comparisons.id"))
     annotator_id: Mapped[UUID] = mapped_column(ForeignKey("people.id"), index=True)
     reason: Mapped[SkipReason]
+    note: Mapped[str] = mapped_column(Text, default="")
+    at: Mapped[datetime] = mapped_column(default_factory=now)
+
+
+class Flag(Base):
+    """An annotator's remark on a comparison for reviewers and admins."""
+
+    __tablename__ = "flags"
+    __table_args__ = (UniqueConstraint("comparison_id", "annotator_id", "kind"),)
+
+    id: Mapped[UUID] = mapped_column(primary_key=True, default_factory=new_id)
+    comparison_id: Mapped[UUID] = mapped_column(ForeignKey("comparisons.id"))
+    annotator_id: Mapped[UUID] = mapped_column(ForeignKey("people.id"), index=True)
+    kind: Mapped[FlagKind]
     note: Mapped[str] = mapped_column(Text, default="")
     at: Mapped[datetime] = mapped_column(default_factory=now)

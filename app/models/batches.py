@@ -22,6 +22,31 @@ class BatchState(StrEnum):
     FROZEN = "frozen"
 
 
+class ResponseDisplay(StrEnum):
+    """When annotators see the responses that are being sampled."""
+
+    TOGETHER = "together"
+    """Both at once, when both are complete."""
+    AS_MADE = "as_made"
+    """While they grow, both by the same amount, so that neither's speed shows."""
+
+
+class SkipPolicy(StrEnum):
+    """What happens to a comparison that an annotator skips."""
+
+    RETIRE = "retire"
+    HAND_ON = "hand_on"
+    """Somebody else gets it, unless the reason is a fault of the comparison itself."""
+
+
+class RationaleMode(StrEnum):
+    """Whether annotators give a reason for their choice."""
+
+    OFF = "off"
+    OPTIONAL = "optional"
+    REQUIRED = "required"
+
+
 class Batch(Base):
     """A week's set of comparisons (Llama 2, section 3.2.1: "collected in batches on a weekly basis")."""
 
@@ -35,6 +60,9 @@ class Batch(Base):
         CheckConstraint("held_out_share >= 0 AND held_out_share <= 1", name="held_out_share_is_a_share"),
         CheckConstraint("held_out_max >= 0", name="held_out_max_is_not_negative"),
         CheckConstraint("grace_minutes >= 0", name="grace_is_not_negative"),
+        CheckConstraint("pool_share >= 0 AND pool_share <= 1", name="pool_share_is_a_share"),
+        CheckConstraint("overlap_share >= 0 AND overlap_share <= 1", name="overlap_share_is_a_share"),
+        CheckConstraint("overlap_annotations >= 2", name="overlap_is_of_two_or_more"),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default_factory=new_id)
@@ -54,6 +82,19 @@ class Batch(Base):
     margin_scheme: Mapped[MarginScheme] = mapped_column(default=MarginScheme.SMALL)
     review_share: Mapped[float] = mapped_column(default=0.0)
     """The share of annotations that a reviewer must approve before the batch freezes."""
+    pool_share: Mapped[float] = mapped_column(default=0.0)
+    """The share of conversations that begin with a prompt from the pool; annotators write the others."""
+    overlap_share: Mapped[float] = mapped_column(default=0.0)
+    """The share of comparisons that several annotators judge, to measure their agreement (LLAMA2.md, C15)."""
+    overlap_annotations: Mapped[int] = mapped_column(default=3)
+    """How many annotators judge such a comparison (the paper's human evaluation used three)."""
+    skip_policy: Mapped[SkipPolicy] = mapped_column(default=SkipPolicy.RETIRE)
+    response_display: Mapped[ResponseDisplay] = mapped_column(default=ResponseDisplay.TOGETHER)
+    rationale_mode: Mapped[RationaleMode] = mapped_column(default=RationaleMode.OPTIONAL)
+    asks_edit: Mapped[bool] = mapped_column(default=False)
+    """Whether annotators may improve the chosen response (edited > chosen > rejected, as in Llama 3)."""
+    asks_quality: Mapped[bool] = mapped_column(default=False)
+    """Whether each response gets a quality score from 1 to 7 (the scale of Llama 2's appendix A.3.6)."""
     held_out_share: Mapped[float] = mapped_column(default=0.1)
     held_out_max: Mapped[int] = mapped_column(default=1000)
     """Llama 2 holds out 1,000 comparisons of each batch (section 3.2.2)."""

@@ -13,13 +13,14 @@ from sqlalchemy import (
     String,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import Mapped, mapped_column, relationship
 
 from app.models.base import Base, new_id, now
 from app.models.checkpoints import Checkpoint
 from app.models.work import Leased, lease_check
-from contract.vocabulary import FinishReason, Objective, Side, Split
+from contract.vocabulary import AttackVector, FinishReason, Objective, RiskCategory, Side, Split
 
 
 class ConversationState(StrEnum):
@@ -62,8 +63,9 @@ class Conversation(Base):
     id: Mapped[UUID] = mapped_column(primary_key=True, default_factory=new_id)
     batch_id: Mapped[UUID] = mapped_column(ForeignKey("batches.id"), index=True)
     objective: Mapped[Objective]
-    annotator_id: Mapped[UUID] = mapped_column(ForeignKey("people.id"))
-    """Who writes the prompts."""
+    annotator_id: Mapped[UUID | None] = mapped_column(ForeignKey("people.id"))
+    """Who writes the prompts; empty where they come from the pool."""
+    pool_prompt_id: Mapped[UUID | None] = mapped_column(ForeignKey("pool_prompts.id"), default=None)
     source: Mapped[PromptSource] = mapped_column(default=PromptSource.WRITTEN)
     state: Mapped[ConversationState] = mapped_column(default=ConversationState.ACTIVE)
     split: Mapped[Split | None] = mapped_column(default=None)
@@ -91,7 +93,20 @@ class Comparison(Base):
         UniqueConstraint("id", "objective"),
         # Covers the counting of a batch's progress, which every page of the workspace does.
         Index("ix_comparisons_batch_id_state_objective", "batch_id", "state", "objective"),
+        # The comparisons that can be handed out: few at any time, however many there are in all.
+        Index(
+            "ix_comparisons_open_places",
+            "batch_id",
+            "id",
+            sqlite_where=text("open_places > 0"),
+            postgresql_where=text("open_places > 0"),
+        ),
         CheckConstraint("turn > 0", name="turn_counts_from_one"),
+        # However many processes hand out at once, the database itself says no beyond the overlap.
+        CheckConstraint("open_places >= 0 AND open_places <= annotations_wanted", name="open_places_are_wanted"),
+        CheckConstraint(
+            "objective = 'safety' OR risk_category IS NULL AND attack_vector IS NULL", name="only_safety_has_risks"
+        ),
     )
 
     id: Mapped[UUID] = mapped_column(primary_key=True, default_factory=new_id)
@@ -101,12 +116,17 @@ class Comparison(Base):
     turn: Mapped[int]
     prompt: Mapped[str] = mapped_column(Text)
     """What the user says in this turn; the context before it is the earlier turns with their chosen responses."""
+    risk_category: Mapped[RiskCategory | None] = mapped_column(default=None)
+    """Of a safety prompt; no prompt of another objective has one."""
+    attack_vector: Mapped[AttackVector | None] = mapped_column(default=None)
     state: Mapped[ComparisonState] = mapped_column(default=ComparisonState.SAMPLING)
+    annotations_wanted: Mapped[int] = mapped_column(default=1)
+    """How many annotators are to judge it; the first one's annotation is primary."""
+    open_places: Mapped[int] = mapped_column(default=0)
+    """How many of those are neither done nor held by an annotator."""
     created_at: Mapped[datetime] = mapped_column(default_factory=now)
     ready_at: Mapped[datetime | None] = mapped_column(default=None)
     """When both responses were there."""
-    shown_at: Mapped[datetime | None] = mapped_column(default=None)
-    """When an annotator first saw both responses."""
 
     conversation: Mapped[Conversation] = relationship(
         lazy="raise",

@@ -52,6 +52,8 @@ class Person(Base):
     is_active: Mapped[bool] = mapped_column(default=True)
     is_excluded: Mapped[bool] = mapped_column(default=False)
     """An excluded annotator's work is left out of datasets frozen from then on, with a counted reason."""
+    last_seen_at: Mapped[datetime | None] = mapped_column(default=None)
+    """When an annotator last did something, to the minute: comparisons are kept in stock for those who are here."""
     created_at: Mapped[datetime] = mapped_column(default_factory=now)
 
 

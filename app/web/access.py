@@ -10,7 +10,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from app.accounts import service as accounts
-from app.database import Database, SessionDep
+from app.database import Database
 from app.errors import AppError, ForbiddenError
 from app.models import ApiToken, Person, PersonRole, SignInSession, TokenScope
 from app.settings import Settings
@@ -44,7 +44,7 @@ class ForgedRequestError(ForbiddenError):
 
 @dataclass(frozen=True)
 class Visitor:
-    """Who is signed in, and through which session, as rows of the request's transaction."""
+    """Who is signed in, and through which session: rows as they were when the request came, of no transaction."""
 
     person: Person
     sign_in: SignInSession
@@ -79,7 +79,6 @@ class Access:
     def __call__(
         self,
         request: Request,
-        session: SessionDep,
         csrf_token: Annotated[str | None, Depends(submitted_csrf_token)],
     ) -> Visitor:
         """The visitor.
@@ -90,7 +89,7 @@ class Access:
             ForgedRequestError: The request changes something and was not made by one of our pages.
 
         """
-        visitor = visitor_of(request, session)
+        visitor = visitor_of(request)
         if visitor is None:
             msg = "Please sign in first."
             raise SignInRequiredError(msg)
@@ -148,10 +147,14 @@ class Public:
             require_same_origin(request)
 
 
-def visitor_of(request: Request, session: SessionDep) -> Visitor | None:
-    """Who is signed in, if anybody."""
+def visitor_of(request: Request) -> Visitor | None:
+    """Who is signed in, if anybody. They are looked up in a transaction of its own, so that no writer waits for it."""
     token = request.cookies.get(SESSION_COOKIE)
-    found = accounts.visit(session, token) if token else None
+    if not token:
+        return None
+    database: Database = request.state.database
+    with database.read() as session:
+        found = accounts.visit(session, token)
     return None if found is None else Visitor(person=found[1], sign_in=found[0])
 
 

@@ -1,47 +1,94 @@
 """Shows a model's or a person's Markdown safely: rendered first, sanitised last."""
 
-import nh3
+from collections.abc import Sequence
+from html import escape
+from typing import Final
+
 from markdown_it import MarkdownIt
+from markdown_it.renderer import RendererHTML
+from markdown_it.rules_core import StateCore
+from markdown_it.token import Token
+from markdown_it.utils import EnvType, OptionsDict
 from markupsafe import Markup
-from pygments import highlight
-from pygments.formatters import HtmlFormatter
-from pygments.lexers import get_lexer_by_name
-from pygments.util import ClassNotFound
 
-# No links that act, no remote images (they would tell their server who is reading), no forms, no styles.
-_TAGS = frozenset(
-    "a blockquote br code dd del div dl dt em h1 h2 h3 h4 h5 h6 hr li ol p pre s span strong sub sup "
-    "table tbody td th thead tr ul".split()
-)
-# Classes are those of Pygments, which marks words with spans.
-_ATTRIBUTES = {"a": {"href"}, "span": {"class"}, "ol": {"start"}}
-_FORMATTER = HtmlFormatter(nowrap=True)
+from app.web.text.cache import TextCache
+from app.web.text.code import write_code
+from app.web.text.directions import add_directions
+from app.web.text.formulas import add_formulas, write_formula
+from app.web.text.sanitiser import sanitise
 
-
-def _highlight(code: str, language: str, _attributes: str) -> str:
-    """A code block with its words marked for colour; an unknown language is shown plain."""
-    try:
-        lexer = get_lexer_by_name(language)
-    except ClassNotFound:
-        return ""
-    return str(highlight(code, lexer, _FORMATTER))
-
-
-_MARKDOWN = MarkdownIt("commonmark", {"breaks": True, "html": False, "highlight": _highlight}).enable(
-    ["table", "strikethrough"]
-)
+_CACHED_BYTES: Final = 32 * 1024 * 1024
+# Ten times the longest response. What somebody made to be longer is shown as it is.
+_MAX_CHARACTERS: Final = 64_000
+_TABLE: Final = '<div class="wide" role="group" aria-label="Table" tabindex="0">'
 
 
 def render_markdown(text: str) -> Markup:
     """HTML of some Markdown, without anything that could act, load or look like the page itself."""
-    html = nh3.clean(
-        _MARKDOWN.render(text),
-        tags=set(_TAGS),
-        attributes=_ATTRIBUTES,
-        url_schemes={"http", "https", "mailto"},
-        # A link without a host would lead into this app, and look like a part of it.
-        url_relative="deny",
-        link_rel="noopener noreferrer nofollow",
-    )
-    # nh3 has sanitised the HTML, which is what allows it to be marked as safe.
-    return Markup(html)  # noqa: S704
+    return _rendered(text)
+
+
+def _code(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: OptionsDict, env: EnvType) -> str:
+    token = tokens[index]
+    language = token.info.split(maxsplit=1)[0] if token.info.strip() else ""
+    if language == "math":
+        return f"<p>{write_formula(token.content, env, is_display=True)}</p>\n"
+    return write_code(token.content, language, env)
+
+
+def _code_inline(_self: RendererHTML, tokens: Sequence[Token], index: int, _options: OptionsDict, _env: EnvType) -> str:
+    return f'<code dir="ltr">{escape(tokens[index].content, quote=False)}</code>'
+
+
+def _image(self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, env: EnvType) -> str:
+    """What a picture is said to show: to load it would tell its server who is reading."""
+    return f"[Image: {escape(self.renderInlineAsText(tokens[index].children, options, env), quote=False)}]"
+
+
+def _table_open(self: RendererHTML, tokens: Sequence[Token], index: int, options: OptionsDict, _env: EnvType) -> str:
+    """A table may be wider than its column, and then scrolls within a box that the keyboard reaches."""
+    return _TABLE + self.renderToken(tokens, index, options, _env)
+
+
+def _table_close(
+    _self: RendererHTML, _tokens: Sequence[Token], _index: int, _options: OptionsDict, _env: EnvType
+) -> str:
+    return "</table></div>\n"
+
+
+def _align_by_class(state: StateCore) -> None:
+    """A column's alignment as a class, since our pages allow no style attributes."""
+    for token in state.tokens:
+        style = token.attrs.pop("style", None)
+        if style is not None:
+            token.attrs["class"] = str(style).removeprefix("text-align:")
+
+
+def _make_parser() -> MarkdownIt:
+    parser = MarkdownIt("commonmark", {"breaks": True, "html": False}).enable(["table", "strikethrough"])
+    add_formulas(parser)
+    parser.core.ruler.push("directions", add_directions)
+    parser.core.ruler.push("alignment", _align_by_class)
+    for name, rule in {
+        "fence": _code,
+        "code_block": _code,
+        "code_inline": _code_inline,
+        "image": _image,
+        "table_open": _table_open,
+        "table_close": _table_close,
+    }.items():
+        parser.add_render_rule(name, rule)
+    return parser
+
+
+_PARSER: Final = _make_parser()
+
+
+def _render(text: str) -> Markup:
+    is_short = len(text) <= _MAX_CHARACTERS
+    html = _PARSER.render(text) if is_short else f'<p dir="auto" class="plain">{escape(text, quote=False)}</p>'
+    # The sanitiser's output is what may be marked as safe.
+    return Markup(sanitise(html))  # noqa: S704
+
+
+_rendered: Final = TextCache(_render, _CACHED_BYTES)

@@ -12,6 +12,7 @@ from app.database import Database
 from app.models import (
     Annotation,
     AnnotationRevision,
+    Assignment,
     Batch,
     BatchState,
     Comparison,
@@ -20,6 +21,7 @@ from app.models import (
     ConversationState,
     PersonRole,
     Skip,
+    new_id,
     now,
 )
 from contract.vocabulary import Objective, Side, Strength
@@ -55,16 +57,22 @@ def shown_id(html: str, name: str) -> UUID:
 
 def ask(ann: Browser, database: Database, prompt: str = "How do I make tea?", objective: str = "helpfulness") -> UUID:
     """Begin a conversation whose responses are there at once."""
-    answer = ann.post("/annotate/conversations", {"objective": objective, "prompt": prompt})
+    answer = ann.post("/annotate/conversations", first_prompt(objective, prompt))
     assert answer.status_code == 303, answer.text
     return make_ready(database)
+
+
+def first_prompt(objective: str = "helpfulness", prompt: str = "Hi") -> dict[str, str]:
+    """A form that begins a conversation, with the tags that a safety prompt needs."""
+    tags = {"risk_category": "unqualified_advice", "attack_vector": "logic"} if objective == "safety" else {}
+    return {"form_id": str(new_id()), "objective": objective, "prompt": prompt} | tags
 
 
 def make_ready(database: Database, texts: tuple[str, str] = ("Boil water.", "No idea.")) -> UUID:
     with database.write() as session:
         comparison = session.scalars(select(Comparison).where(Comparison.state == ComparisonState.SAMPLING)).one()
         factories.make_ready(session, comparison, texts)
-        comparison.shown_at = None
+        session.execute(update(Assignment).values(shown_at=None))
         return comparison.id
 
 
@@ -113,13 +121,12 @@ def test_a_conversation_from_the_first_prompt_to_the_last_turn(ann: Browser, dat
 def test_only_one_press_is_needed_and_its_time_is_measured(ann: Browser, database: Database) -> None:
     comparison_id = ask(ann, database)
     with database.read() as session:
-        assert session.get_one(Comparison, comparison_id).shown_at is None
+        assert session.scalars(select(Assignment)).one().shown_at is None
     ann.get("/annotate")
     with database.write() as session:
-        comparison = session.get_one(Comparison, comparison_id)
-        first_look = comparison.shown_at
-        assert first_look is not None
-        comparison.shown_at = first_look - timedelta(seconds=40)
+        place = session.scalars(select(Assignment)).one()
+        assert place.shown_at is not None
+        place.shown_at -= timedelta(seconds=40)
     ann.get("/annotate")
     assert judge(ann, comparison_id, rating=rating(database, comparison_id, Side.B), rationale="Tea!\r\n") == 303
     with database.read() as session:
@@ -158,28 +165,28 @@ def test_nothing_on_the_screen_tells_which_model_made_what(
 
 @pytest.mark.usefixtures("batch")
 def test_responses_are_shown_only_when_both_are_complete(ann: Browser, database: Database) -> None:
-    ann.post("/annotate/conversations", {"objective": "helpfulness", "prompt": "Hi"})
+    ann.post("/annotate/conversations", first_prompt())
     with database.write() as session:
         comparison = session.scalars(select(Comparison)).one()
         session.refresh(comparison, ["responses"])
         comparison.response(Side.A).text = "Half a respon"
         ids = [str(response.id) for response in comparison.responses]
     path = f"/annotate/comparisons/{comparison.id}"
-    assert ann.get(path + "?waiting=true", headers=PARTIAL).status_code == 204
-    for page in (ann.get(path), ann.get(path + "?waiting=true"), ann.get(path, headers=PARTIAL)):
+    assert ann.get(path + "?seen=", headers=PARTIAL).status_code == 204
+    for page in (ann.get(path), ann.get(path + "?seen=x"), ann.get(path, headers=PARTIAL)):
         assert screen(page.text) == "waiting"
         assert "Half a respon" not in page.text
         assert not any(response_id in page.text for response_id in ids)
     assert judge(ann, comparison.id, rating=rating(database, comparison.id)) == 409
     make_ready(database)
-    block = ann.get(path + "?waiting=true", headers=PARTIAL).text
+    block = ann.get(path + "?seen=", headers=PARTIAL).text
     assert screen(block) == "judge"
     assert "<html" not in block
 
 
 @pytest.mark.usefixtures("batch")
 def test_a_partial_post_answers_with_the_next_screen(ann: Browser, database: Database) -> None:
-    form = {"objective": "helpfulness", "prompt": "Hi"}
+    form = first_prompt()
     waiting = ann.post("/annotate/conversations", form, headers=PARTIAL)
     assert (waiting.status_code, screen(waiting.text)) == (200, "waiting")
     comparison_id = make_ready(database)
@@ -311,7 +318,7 @@ def test_the_last_choice_can_be_changed_after_its_conversation(ann: Browser, dat
 
 @pytest.mark.usefixtures("batch")
 def test_double_clicks_on_every_other_button_change_nothing(ann: Browser, database: Database) -> None:
-    form = {"objective": "helpfulness", "prompt": "Hi"}
+    form = first_prompt()
     assert [ann.post("/annotate/conversations", form).status_code for _ in range(2)] == [303, 303]
     assert ann.post("/annotate/conversations", form | {"prompt": "Other"}).status_code == 409
     comparison_id = make_ready(database)
@@ -378,7 +385,7 @@ def test_an_annotator_reaches_nobody_elses_work(ann: Browser, sign_in: SignIn, d
         assert bo.post(f"/annotate/{path}", form).status_code == 404, path
         assert admin.post(f"/annotate/{path}", form).status_code == 403, path
         assert ann.client.post(f"/annotate/{path}", data=form).status_code == 403, path
-    for query in ("", "?waiting=true", "?change=true"):
+    for query in ("", "?seen=", "?change=true"):
         assert bo.get(f"/annotate/comparisons/{comparison_id}{query}").status_code == 404
     assert admin.get("/annotate").status_code == 403
     assert screen(bo.get("/annotate").text) == "write"
@@ -408,7 +415,7 @@ def test_a_closing_batch_lets_ready_pairs_be_judged_and_takes_no_prompts(
     with database.write() as session:
         factories.make_open_batch(session)
     assert screen(bo.get("/annotate").text) == "write"
-    assert bo.post("/annotate/conversations", {"objective": "safety", "prompt": "New week"}).status_code == 303
+    assert bo.post("/annotate/conversations", first_prompt("safety", "New week")).status_code == 303
     with database.read() as session:
         states = {row.id: row.state for row in session.scalars(select(Conversation))}
         assert states.pop(bos_conversation) is ConversationState.FINISHED
@@ -435,7 +442,7 @@ def test_without_a_batch_or_a_model_the_screen_says_so(ann: Browser, database: D
     page = ann.get("/annotate").text
     assert screen(page) == "closed"
     assert "Almost ready" in page
-    assert ann.post("/annotate/conversations", {"objective": "safety", "prompt": "Hi"}).status_code == 409
+    assert ann.post("/annotate/conversations", first_prompt("safety")).status_code == 409
 
 
 def test_the_objective_is_the_one_that_is_furthest_behind(ann: Browser, database: Database) -> None:

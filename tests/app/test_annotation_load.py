@@ -10,7 +10,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import event, select
 
 from app.database import Database
-from app.models import Annotation, Comparison, ComparisonState, Conversation, PersonRole
+from app.models import Annotation, Comparison, ComparisonState, Conversation, PersonRole, new_id
 from contract.vocabulary import Side
 from tests import factories
 from tests.conftest import Browser
@@ -28,7 +28,8 @@ def ann(sign_in: Callable[..., Browser], database: Database) -> Browser:
 
 
 def make_judgeable(ann: Browser, database: Database) -> tuple[Comparison, list[str]]:
-    ann.post("/annotate/conversations", {"objective": "helpfulness", "prompt": "How do I make tea?"})
+    form = {"form_id": str(new_id()), "objective": "helpfulness", "prompt": "How do I make tea?"}
+    ann.post("/annotate/conversations", form)
     with database.write() as session:
         comparison = session.scalars(select(Comparison).where(Comparison.state == ComparisonState.SAMPLING)).one()
         responses = factories.make_ready(session, comparison)
@@ -74,7 +75,7 @@ def test_many_clicks_at_once_make_one_annotation(ann: Browser, database: Databas
 
 
 def test_many_first_prompts_at_once_make_one_conversation(ann: Browser, database: Database) -> None:
-    form = {"objective": "helpfulness", "prompt": "Hi"}
+    form = {"form_id": str(new_id()), "objective": "helpfulness", "prompt": "Hi"}
     with ThreadPoolExecutor(6) as pool:
         answers = list(pool.map(lambda _: ann.post("/annotate/conversations", form).status_code, range(6)))
     assert answers == [303] * 6

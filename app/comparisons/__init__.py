@@ -1,0 +1,1 @@
+"""Comparisons: how a prompt becomes one, and which annotator gets it."""

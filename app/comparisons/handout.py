@@ -1,0 +1,109 @@
+"""Hands comparisons out: each to as many annotators as are wanted and to none twice, and takes them back from the idle.
+
+A comparison has open places. Taking one and giving it back change ``open_places`` in the same transaction as the
+annotator's ``Assignment``, and a CHECK keeps it from going below none: however many processes hand out at once,
+nobody is let in beyond the overlap.
+"""
+
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from sqlalchemy.orm import Session
+
+from app.comparisons import queries
+from app.database import Database
+from app.models import Assignment, AssignmentState, Batch, Comparison, Person
+
+_EXPIRED_AT_ONCE = 200
+
+
+def hand_out(
+    session: Session, annotator: Person, batch: Batch, *, with_new: bool, at: datetime, minutes: float
+) -> Comparison | None:
+    """Give the annotator a place at a comparison of an open batch, if there is one for them.
+
+    What they gave back themselves comes first: signing in again leads to the same place. ``with_new`` includes
+    comparisons that nobody has judged yet.
+    """
+    comparison = queries.given_back_by(session, annotator.id, batch.id) or queries.open_to(
+        session, annotator.id, batch.id, with_new=with_new
+    )
+    if comparison is None:
+        return None
+    comparison.open_places -= 1
+    _hold(session, comparison.id, annotator.id, at=at, minutes=minutes)
+    return comparison
+
+
+def retake(session: Session, assignment: Assignment, *, at: datetime, minutes: float) -> bool:
+    """Give an idle annotator their place back, if nobody has taken it."""
+    if not queries.take_open_place(session, assignment.comparison_id):
+        return False
+    assignment.state = AssignmentState.HELD
+    assignment.held_until = at + timedelta(minutes=minutes)
+    return True
+
+
+def keep(assignment: Assignment, *, at: datetime, minutes: float) -> None:
+    """Extend the time of an annotator who is doing something."""
+    if assignment.state is AssignmentState.HELD and assignment.held_until is not None:
+        assignment.held_until = at + timedelta(minutes=minutes)
+
+
+def give_back(session: Session, annotator: Person) -> int:
+    """Offer what an annotator was handed and has not judged to others, as when they sign out."""
+    handed = [(comparison_id, annotator.id) for comparison_id in queries.handed_to(session, annotator.id)]
+    return _take_back(session, handed, idle_since=None)
+
+
+def expire(database: Database, at: datetime) -> int:
+    """Take places back from annotators who have been idle for too long; says how many."""
+    with database.read() as session:
+        if not queries.expired(session, at, limit=1):
+            return 0
+    with database.write() as session:
+        return _take_back(session, queries.expired(session, at, limit=_EXPIRED_AT_ONCE), idle_since=at)
+
+
+def _take_back(session: Session, places: list[tuple[UUID, UUID]], *, idle_since: datetime | None) -> int:
+    """Open places again. The comparison is locked first, as judging does, so that neither waits for the other."""
+    comparisons = {row.id: row for row in queries.locked(session, sorted({place[0] for place in places}))}
+    taken_back = 0
+    for comparison_id, annotator_id in places:
+        assignment = queries.assignment(session, comparison_id, annotator_id)
+        comparison = comparisons.get(comparison_id)
+        if comparison is None or assignment is None or not _is_returned(assignment, idle_since):
+            continue
+        assignment.state = AssignmentState.GIVEN_BACK
+        assignment.held_until = None
+        comparison.open_places += 1
+        taken_back += 1
+    return taken_back
+
+
+def _is_returned(assignment: Assignment, idle_since: datetime | None) -> bool:
+    """Whether a place is still held, and, where only the idle lose theirs, not used again meanwhile."""
+    if assignment.state is not AssignmentState.HELD or assignment.held_until is None:
+        return False
+    return idle_since is None or assignment.held_until < idle_since
+
+
+def _hold(session: Session, comparison_id: UUID, annotator_id: UUID, *, at: datetime, minutes: float) -> None:
+    until = at + timedelta(minutes=minutes)
+    assignment = queries.assignment(session, comparison_id, annotator_id)
+    if assignment is None:
+        assignment = Assignment(comparison_id=comparison_id, annotator_id=annotator_id)
+        session.add(assignment)
+    assignment.state = AssignmentState.HELD
+    assignment.held_until = until
+    # What is handed out is shown at once.
+    assignment.shown_at = at
+
+
+def hand_on_or_retire(comparison: Comparison, *, is_handed_on: bool) -> bool:
+    """Open an annotator's place again after a skip, or close it for good; whether the comparison still has a place."""
+    if is_handed_on:
+        comparison.open_places += 1
+    else:
+        comparison.annotations_wanted -= 1
+    return comparison.annotations_wanted > 0

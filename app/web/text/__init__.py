@@ -1,0 +1,1 @@
+"""How a response's text becomes HTML, a step in each module: formulas, code, directions, and the sanitiser, last."""

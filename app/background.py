@@ -1,15 +1,18 @@
-"""The thread in each app process that moves the weekly cycle along."""
+"""The thread in each app process that keeps things going: the weekly cycle, the stock, places of the idle."""
 
 import threading
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from contextlib import contextmanager
+from datetime import datetime
 
 import structlog
 
 from app.batches import service as batches
 from app.batches.reconciler import reconcile
+from app.comparisons import handout
 from app.database import Database
 from app.models import now
+from app.pool import stock
 from app.settings import Settings
 
 _LOG = structlog.get_logger(__name__)
@@ -17,7 +20,7 @@ _LOG = structlog.get_logger(__name__)
 
 @contextmanager
 def reconciling(database: Database, settings: Settings) -> Generator[None]:
-    """Reconcile every ``settings.reconcile_every_s`` seconds for as long as the block runs; 0 means never."""
+    """Look after everything each ``settings.reconcile_every_s`` seconds while the block runs; 0 means never."""
     if settings.reconcile_every_s == 0:
         yield
         return
@@ -33,12 +36,29 @@ def reconciling(database: Database, settings: Settings) -> Generator[None]:
 
 def _loop(database: Database, settings: Settings, stop: threading.Event) -> None:
     while not stop.wait(settings.reconcile_every_s):
+        look_after(database, settings, now(), stop)
+
+
+def look_after(database: Database, settings: Settings, at: datetime, stop: threading.Event) -> None:
+    """Take everything that is due. What fails is logged and does not keep the rest back; the next round repairs it."""
+
+    def move_the_week_along() -> None:
+        _ensure_first_batch(database)
+        while reconcile(database, settings, at) and not stop.is_set():
+            pass
+
+    steps: tuple[tuple[str, Callable[[], object]], ...] = (
+        ("reconcile_failed", move_the_week_along),
+        ("expire_failed", lambda: handout.expire(database, at)),
+        ("refill_failed", lambda: stock.refill(database, settings, at)),
+    )
+    for failure, step in steps:
+        if stop.is_set():
+            return
         try:
-            _ensure_first_batch(database)
-            while reconcile(database, settings, now()) and not stop.is_set():
-                pass
-        except Exception:  # noqa: BLE001 - the cycle must go on; the next round repairs what this one left
-            _LOG.exception("reconcile_failed")
+            step()
+        except Exception:  # noqa: BLE001 - the other steps must go on
+            _LOG.exception(failure)
 
 
 def _ensure_first_batch(database: Database) -> None:

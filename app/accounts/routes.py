@@ -10,6 +10,7 @@ from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.accounts import queries, service
 from app.accounts.forms import ActiveForm, NewPasswordForm, PasswordForm, PersonForm, ProtectedForm, TokenForm
+from app.comparisons import handout
 from app.database import SessionDep
 from app.errors import NotFoundError
 from app.models import ApiToken, AuditEvent, Person, PersonRole, TokenScope
@@ -123,7 +124,8 @@ def use_link(request: Request, session: SessionDep, token: str) -> Response:
 
 @router.post("/sign-out")
 def sign_out(session: SessionDep, visitor: AnyoneSignedInDep, _form: Annotated[ProtectedForm, Form()]) -> Response:
-    """Sign out."""
+    """Sign out; what was handed out and not judged goes to others."""
+    handout.give_back(session, visitor.person)
     service.sign_out(session, visitor.sign_in)
     response = _see("/sign-in")
     response.delete_cookie(SESSION_COOKIE)

@@ -53,7 +53,7 @@ def annotate(session: Session, annotator: Person, held: Held, answer: Answer, *,
     batch = service.running_batch(session, comparison.batch_id)
     at = now()
     if annotation is None:
-        _require_place(session, held, at=at, minutes=minutes)
+        _require_place(held, at=at, minutes=minutes)
         annotation = _create(session, held, answer, at=at)
         _move_on(session, batch, held, annotation)
     elif service.is_changeable(session, batch, comparison, is_primary=annotation.is_primary):
@@ -81,7 +81,7 @@ def skip(
         return
     batch = service.running_batch(session, held.comparison.batch_id)
     at = now()
-    _require_place(session, held, at=at, minutes=minutes)
+    _require_place(held, at=at, minutes=minutes)
     is_handed_on = (
         batch.skip_policy is SkipPolicy.HAND_ON
         and reason not in _FAULTS
@@ -114,12 +114,12 @@ def flag(session: Session, annotator: Person, comparison_id: UUID, kind: FlagKin
         found.note = note.strip()
 
 
-def _require_place(session: Session, held: Held, *, at: datetime, minutes: float) -> None:
+def _require_place(held: Held, *, at: datetime, minutes: float) -> None:
     """Refuse to judge what does not wait for this annotator; who was idle takes their place again if it is free."""
     is_open = held.comparison.state in {ComparisonState.READY, ComparisonState.ANNOTATED}
     has_place = held.assignment.state is AssignmentState.HELD or (
         held.assignment.state is AssignmentState.GIVEN_BACK
-        and handout.retake(session, held.assignment, at=at, minutes=minutes)
+        and handout.retake(held.comparison, held.assignment, at=at, minutes=minutes)
     )
     if is_open and has_place:
         return

@@ -161,28 +161,38 @@ class Held:
 
 def held(session: Session, annotator_id: UUID, comparison_id: UUID) -> Held | None:
     """A comparison that the annotator has a place at, with its responses as far as they are shown."""
-    return _held(session, _places(annotator_id, comparison_id).options(_SHOWN))
-
-
-def locked_held(session: Session, annotator_id: UUID, comparison_id: UUID) -> Held | None:
-    """The same, locked and read afresh, with the responses' sides but not their texts."""
-    places = _places(annotator_id, comparison_id).options(_SIDES)
-    return _held(session, places.with_for_update(of=Comparison).execution_options(populate_existing=True))
-
-
-def _places(annotator_id: UUID, comparison_id: UUID) -> Select[Assignment, Comparison]:
-    return (
+    row = session.execute(
         select(Assignment, Comparison)
         .join(Comparison, Comparison.id == Assignment.comparison_id)
         .join(Comparison.conversation)
         .where(Assignment.comparison_id == comparison_id, Assignment.annotator_id == annotator_id)
-        .options(contains_eager(Comparison.conversation))
-    )
-
-
-def _held(session: Session, places: Select[Assignment, Comparison]) -> Held | None:
-    row = session.execute(places).one_or_none()
+        .options(contains_eager(Comparison.conversation), _SHOWN)
+    ).one_or_none()
     return None if row is None else Held(row[1], row[1].conversation, row[0])
+
+
+def locked_held(session: Session, annotator_id: UUID, comparison_id: UUID) -> Held | None:
+    """The same, locked and read afresh, with the responses' sides but not their texts.
+
+    The comparison is locked first and the place read after it: a single statement that had waited for the lock would
+    show the place as it was before.
+    """
+    comparison = session.scalars(
+        select(Comparison)
+        .where(Comparison.id == comparison_id)
+        .with_for_update(of=Comparison)
+        .execution_options(populate_existing=True)
+        .options(_SIDES)
+    ).one_or_none()
+    if comparison is None:
+        return None
+    row = session.execute(
+        select(Assignment, Conversation)
+        .join(Conversation, Conversation.id == comparison.conversation_id)
+        .where(Assignment.comparison_id == comparison_id, Assignment.annotator_id == annotator_id)
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+    return None if row is None else Held(comparison, row[1], row[0])
 
 
 def comparison(session: Session, comparison_id: UUID) -> Comparison | None:

@@ -19,7 +19,6 @@ from app.models import (
     Batch,
     BatchState,
     BatchVariant,
-    ComparisonState,
     Guideline,
     PreferenceDataset,
     now,
@@ -68,6 +67,10 @@ class WeekPage(Page):
     is_open: bool
     progress: list[Progress]
     comparisons: list[tuple[str, int]]
+    pool: list[tuple[Objective, int]]
+    """The prompts that wait in the pool, where the batch uses it."""
+    dry: list[Objective]
+    """The objectives that the batch collects and the pool has no prompt for."""
     variants: list[VariantRow]
     others: list[BatchRow]
     queue: QueueView
@@ -151,12 +154,15 @@ def week_page(session: Session, *, lease_s: float) -> WeekPage:
         (one for one in unfinished if one.state is BatchState.SCHEDULED), None
     )
     queue = overview.queue(session, at=at)
+    pool = _pool(session, batch) if batch is not None and batch.pool_share else []
     return WeekPage(
         batch=batch,
         state=_state_words(batch, at) if batch is not None else "",
         is_open=batch is not None and batch.state is BatchState.OPEN and batch.closes_at > at,
         progress=queries.progress(session, batch.id) if batch is not None else [],
         comparisons=_comparisons(session, batch) if batch is not None else [],
+        pool=pool,
+        dry=[objective for objective, count in pool if not count],
         variants=_variants(session, batch) if batch is not None else [],
         others=_rows(session, [one for one in unfinished if one is not batch], at),
         queue=queue,
@@ -220,8 +226,7 @@ def statistics_page(session: Session, batch: Batch) -> StatisticsPage:
 
 def close_page(session: Session, batch: Batch) -> ClosePage:
     """Asks before the week is closed."""
-    counts = queries.count_by_state(session, batch.id)
-    running = counts[ComparisonState.SAMPLING] + counts[ComparisonState.READY]
+    running = queries.count_held_places(session, batch.id)
     return ClosePage(title=f"Close batch {batch.number}", batch=batch, running=running)
 
 
@@ -263,6 +268,14 @@ def _state_words(batch: Batch, at: datetime) -> str:
 
 def _comparisons(session: Session, batch: Batch) -> list[tuple[str, int]]:
     return [(state.value, count) for state, count in queries.count_by_state(session, batch.id).items()]
+
+
+def _pool(session: Session, batch: Batch) -> list[tuple[Objective, int]]:
+    """How many prompts wait for each objective that a batch collects."""
+    waiting = queries.count_waiting_pool_prompts(session)
+    return [
+        (objective, waiting[objective]) for objective, target in queries.targets(session, batch.id).items() if target
+    ]
 
 
 def _variants(session: Session, batch: Batch) -> list[VariantRow]:

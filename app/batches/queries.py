@@ -5,11 +5,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from uuid import UUID
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import Select, exists, func, select, update
 from sqlalchemy.orm import Session
 
 from app.models import (
     Annotation,
+    Assignment,
+    AssignmentState,
     AuditEvent,
     Batch,
     BatchState,
@@ -18,11 +20,18 @@ from app.models import (
     Checkpoint,
     Comparison,
     ComparisonState,
+    Conversation,
     Person,
+    PoolPrompt,
+    PoolPromptState,
     PreferenceDataset,
     Review,
+    Skip,
 )
 from contract.vocabulary import Objective
+
+_AT_WORK = (ComparisonState.SAMPLING, ComparisonState.READY, ComparisonState.ANNOTATED)
+"""States in which an annotator who holds a place may still judge; an annotated one wants a second opinion."""
 
 
 @dataclass(frozen=True)
@@ -126,26 +135,93 @@ def count_by_state(session: Session, batch_id: UUID) -> dict[ComparisonState, in
     return dict.fromkeys(ComparisonState, 0) | dict(rows)
 
 
-def has_unfinished_comparisons(session: Session, batch_id: UUID) -> bool:
-    """Whether a comparison of a batch waits for responses or for a judgement."""
-    return bool(session.scalar(select(_unfinished(batch_id).exists())))
+def count_held_places(session: Session, batch_id: UUID) -> int:
+    """How many comparisons annotators have before them: waiting for responses, or for their judgement."""
+    return session.scalar(select(func.count()).select_from(_held_places(batch_id, _AT_WORK).subquery())) or 0
 
 
-def unfinished_comparisons(session: Session, batch_id: UUID) -> list[Comparison]:
-    """Comparisons of a batch that wait for responses or for a judgement."""
-    return list(session.scalars(_unfinished(batch_id)))
+def has_held_places(session: Session, batch_id: UUID) -> bool:
+    """Whether an annotator still has a comparison of a batch to judge; what nobody holds keeps no batch open."""
+    return bool(session.scalar(select(_held_places(batch_id, _AT_WORK).exists())))
 
 
-def _unfinished(batch_id: UUID) -> Select[Comparison]:
-    return select(Comparison).where(
-        Comparison.batch_id == batch_id,
-        Comparison.state.in_([ComparisonState.SAMPLING, ComparisonState.READY]),
+def held_places(session: Session, batch_id: UUID) -> list[Assignment]:
+    """All places that annotators hold at comparisons of a batch, also at those whose sampling failed."""
+    return list(session.scalars(_held_places(batch_id, tuple(ComparisonState))))
+
+
+def _held_places(batch_id: UUID, states: Sequence[ComparisonState]) -> Select[Assignment]:
+    return (
+        select(Assignment)
+        .join(Comparison, Comparison.id == Assignment.comparison_id)
+        .where(
+            Comparison.batch_id == batch_id,
+            Comparison.state.in_(states),
+            Assignment.state == AssignmentState.HELD,
+        )
     )
 
 
+def unfinished_comparisons(session: Session, batch_id: UUID) -> list[Comparison]:
+    """Comparisons of a batch that wait for responses or for a first judgement, whoever holds them."""
+    return list(
+        session.scalars(
+            select(Comparison).where(
+                Comparison.batch_id == batch_id,
+                Comparison.state.in_([ComparisonState.SAMPLING, ComparisonState.READY]),
+            )
+        )
+    )
+
+
+def close_places(session: Session, batch_id: UUID) -> None:
+    """Offer no comparison of a batch to anybody any more."""
+    session.execute(
+        update(Comparison).where(Comparison.batch_id == batch_id, Comparison.open_places > 0).values(open_places=0)
+    )
+
+
+def release_pool_prompts(session: Session, batch_id: UUID) -> int:
+    """Let those prompts of the pool wait again that nobody has judged or skipped, and say how many."""
+    is_skipped = exists().where(Skip.comparison_id == Comparison.id)
+    unseen = (
+        select(Conversation.pool_prompt_id)
+        .join(Comparison, Comparison.conversation_id == Conversation.id)
+        .where(
+            Conversation.batch_id == batch_id,
+            Conversation.pool_prompt_id.is_not(None),
+            Comparison.turn == 1,
+            Comparison.state.in_([ComparisonState.ABANDONED, ComparisonState.FAILED]),
+            ~is_skipped,
+        )
+    )
+    released = session.execute(
+        update(PoolPrompt)
+        .where(PoolPrompt.id.in_(unseen), PoolPrompt.state == PoolPromptState.USED)
+        .values(state=PoolPromptState.WAITING, used_at=None)
+        .returning(PoolPrompt.id)
+        .execution_options(synchronize_session=False)
+    )
+    return len(released.all())
+
+
+def count_waiting_pool_prompts(session: Session) -> dict[Objective, int]:
+    """How many prompts of the pool wait, by objective."""
+    rows = session.execute(
+        select(PoolPrompt.objective, func.count())
+        .where(PoolPrompt.state == PoolPromptState.WAITING)
+        .group_by(PoolPrompt.objective)
+    ).all()
+    return dict.fromkeys(Objective, 0) | dict(rows)
+
+
 def count_reviewed(session: Session, batch_id: UUID) -> tuple[int, int]:
-    """How many annotations of a batch there are, and how many of them were reviewed as they stand now."""
-    annotations = select(func.count(Annotation.id)).join(Comparison, Comparison.id == Annotation.comparison_id)
+    """How many primary annotations of a batch there are, and how many of them were reviewed as they stand now."""
+    annotations = (
+        select(func.count(Annotation.id))
+        .join(Comparison, Comparison.id == Annotation.comparison_id)
+        .where(Annotation.is_primary)
+    )
     total = session.scalar(annotations.where(Comparison.batch_id == batch_id)) or 0
     reviewed = session.scalar(
         annotations.join(

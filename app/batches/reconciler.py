@@ -13,7 +13,7 @@ from app.batches import queries, service
 from app.checkpoints import service as checkpoints
 from app.database import Database
 from app.datasets import service as datasets
-from app.models import Batch, BatchState, ComparisonState
+from app.models import AssignmentState, Batch, BatchState, ComparisonState
 from app.sampling import service as sampling
 from app.settings import Settings
 
@@ -96,20 +96,27 @@ def _begin_closing(session: Session, batch: Batch, _settings: Settings, at: date
 
 
 def _may_close(session: Session, batch: Batch, at: datetime) -> bool:
-    """Nothing is running any more, or the grace time is over."""
+    """No annotator has anything left to judge, or the grace time is over."""
     is_over = batch.closing_at is None or batch.closing_at + timedelta(minutes=batch.grace_minutes) <= at
-    return is_over or not queries.has_unfinished_comparisons(session, batch.id)
+    return is_over or not queries.has_held_places(session, batch.id)
 
 
 def _close(session: Session, batch: Batch, _settings: Settings, at: datetime) -> None:
-    """Close for good: what is still running is given up."""
+    """Close for good: what is still running or in stock is given up, and unseen prompts go back to the pool."""
     running = queries.unfinished_comparisons(session, batch.id)
     sampling.cancel(session, running)
     for comparison in running:
         comparison.state = ComparisonState.ABANDONED
+    # Comparisons before assignments, as everybody locks them.
+    queries.close_places(session, batch.id)
+    for assignment in queries.held_places(session, batch.id):
+        assignment.state = AssignmentState.GIVEN_BACK
+        assignment.held_until = None
+    session.flush()
+    released = queries.release_pool_prompts(session, batch.id)
     batch.state = BatchState.IN_REVIEW
     batch.closed_at = at
-    audit.record(session, "batch.closed", f"batch {batch.number}", abandoned=len(running))
+    audit.record(session, "batch.closed", f"batch {batch.number}", abandoned=len(running), back_to_the_pool=released)
 
 
 def _may_freeze(session: Session, batch: Batch, _at: datetime) -> bool:

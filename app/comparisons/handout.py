@@ -22,12 +22,10 @@ def hand_out(
 ) -> Comparison | None:
     """Give the annotator a place at a comparison of an open batch, if there is one for them.
 
-    What they gave back themselves comes first: signing in again leads to the same place. ``with_new`` includes
-    comparisons that nobody has judged yet.
+    The oldest comes first, and so what they gave back themselves: signing in again leads to the same place.
+    ``with_new`` includes comparisons that nobody has judged yet.
     """
-    comparison = queries.given_back_by(session, annotator.id, batch.id) or queries.open_to(
-        session, annotator.id, batch.id, with_new=with_new
-    )
+    comparison = queries.open_to(session, annotator.id, batch.id, with_new=with_new)
     if comparison is None:
         return None
     comparison.open_places -= 1
@@ -35,10 +33,11 @@ def hand_out(
     return comparison
 
 
-def retake(session: Session, assignment: Assignment, *, at: datetime, minutes: float) -> bool:
-    """Give an idle annotator their place back, if nobody has taken it."""
-    if not queries.take_open_place(session, assignment.comparison_id):
+def retake(comparison: Comparison, assignment: Assignment, *, at: datetime, minutes: float) -> bool:
+    """Give an idle annotator their place at a comparison back, if nobody has taken it. The comparison is locked."""
+    if not comparison.open_places:
         return False
+    comparison.open_places -= 1
     assignment.state = AssignmentState.HELD
     assignment.held_until = at + timedelta(minutes=minutes)
     return True

@@ -4,63 +4,33 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, exists, select, update
+from sqlalchemy import exists, select
 from sqlalchemy.orm import Session
 
-from app.models import Assignment, AssignmentState, Batch, BatchState, Comparison, ComparisonState
+from app.models import Assignment, AssignmentState, Comparison, ComparisonState
 
 
 def open_to(session: Session, annotator_id: UUID, batch_id: UUID, *, with_new: bool) -> Comparison | None:
     """The oldest comparison of a batch with a place that an annotator may take, locked.
 
-    They may not have judged, skipped or held it before. Without ``with_new`` only those are looked at that
-    somebody has judged already. On PostgreSQL rows that another transaction is handing out are passed over.
+    They may not have judged or skipped it before; what they gave back is old, and so comes first. Without
+    ``with_new`` only those are looked at that somebody has judged already. On PostgreSQL rows that another
+    transaction is handing out are passed over.
     """
     states = [ComparisonState.ANNOTATED, *([ComparisonState.READY] if with_new else [])]
-    known = exists().where(Assignment.comparison_id == Comparison.id, Assignment.annotator_id == annotator_id)
-    return _first(
-        session,
-        select(Comparison).where(
-            Comparison.batch_id == batch_id, Comparison.open_places > 0, Comparison.state.in_(states), ~known
-        ),
+    known = exists().where(
+        Assignment.comparison_id == Comparison.id,
+        Assignment.annotator_id == annotator_id,
+        Assignment.state != AssignmentState.GIVEN_BACK,
     )
-
-
-def given_back_by(session: Session, annotator_id: UUID, batch_id: UUID) -> Comparison | None:
-    """A comparison of a batch that an annotator gave back unjudged and may take again, locked."""
-    return _first(
-        session,
-        select(Comparison)
-        .join(Assignment, Assignment.comparison_id == Comparison.id)
-        .where(
-            Assignment.annotator_id == annotator_id,
-            Assignment.state == AssignmentState.GIVEN_BACK,
-            Comparison.batch_id == batch_id,
-            Comparison.open_places > 0,
-            Comparison.state.in_([ComparisonState.READY, ComparisonState.ANNOTATED]),
-        ),
-    )
-
-
-def _first(session: Session, comparisons: Select[Comparison]) -> Comparison | None:
     return session.scalars(
-        comparisons.order_by(Comparison.id)
+        select(Comparison)
+        .where(Comparison.batch_id == batch_id, Comparison.open_places > 0, Comparison.state.in_(states), ~known)
+        .order_by(Comparison.id)
         .limit(1)
         .with_for_update(skip_locked=True, of=Comparison)
         .execution_options(populate_existing=True)
     ).one_or_none()
-
-
-def take_open_place(session: Session, comparison_id: UUID) -> bool:
-    """Take a place at a comparison if one is open; the database decides, whoever else is taking one."""
-    taken = session.execute(
-        update(Comparison)
-        .where(Comparison.id == comparison_id, Comparison.open_places > 0)
-        .values(open_places=Comparison.open_places - 1)
-        .returning(Comparison.id)
-        .execution_options(synchronize_session=False)
-    )
-    return taken.first() is not None
 
 
 def assignment(session: Session, comparison_id: UUID, annotator_id: UUID) -> Assignment | None:
@@ -103,8 +73,3 @@ def expired(session: Session, at: datetime, *, limit: int) -> list[tuple[UUID, U
         .limit(limit)
     )
     return [(comparison_id, annotator_id) for comparison_id, annotator_id in rows]
-
-
-def is_running(session: Session, batch_id: UUID) -> bool:
-    """Whether a batch hands out comparisons."""
-    return session.scalar(select(Batch.state).where(Batch.id == batch_id)) is BatchState.OPEN

@@ -4,7 +4,7 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from itertools import islice
+from itertools import islice, product
 from typing import Any
 from uuid import UUID
 
@@ -68,7 +68,7 @@ def counts(session: Session) -> dict[tuple[Objective, PoolPromptState], int]:
         select(PoolPrompt.objective, PoolPrompt.state, func.count()).group_by(PoolPrompt.objective, PoolPrompt.state)
     )
     found = {(objective, state): count for objective, state, count in rows}
-    return {(objective, state): found.get((objective, state), 0) for objective in Objective for state in PoolPromptState}
+    return {key: found.get(key, 0) for key in product(Objective, PoolPromptState)}
 
 
 def count(session: Session, wanted: Filter) -> int:
@@ -188,8 +188,8 @@ def failed_since(session: Session, batch_id: UUID, since: datetime) -> list[tupl
     return [(comparison_id, objective, finished_at) for comparison_id, objective, finished_at in rows]
 
 
-def with_responses(session: Session, comparison_ids: Sequence[UUID]) -> list[Comparison]:
-    """Comparisons with their responses, locked; those that somebody else is changing are passed over."""
+def failed_with_responses(session: Session, comparison_ids: Sequence[UUID]) -> list[Comparison]:
+    """Those that failed, with their responses, locked; the ones that somebody else is changing are passed over."""
     return list(
         session.scalars(
             select(Comparison)

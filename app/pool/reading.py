@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Annotated
 
@@ -10,11 +10,9 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 
 from app.accounts.forms import refuse_nul
 from app.datasets.split import normalise
-from app.errors import InvalidInputError
 from contract.vocabulary import AttackVector, Objective, RiskCategory
 
 _MOST_TURNS = 100
-_PROBLEMS_SHOWN = 20
 
 
 @dataclass(frozen=True)
@@ -37,15 +35,6 @@ class NewPrompt:
     def digest(self) -> str:
         """Equal for prompts that the held-out split, too, takes for the same: case and white space do not count."""
         return hashlib.sha256(json.dumps([normalise(turn) for turn in self.turns]).encode()).hexdigest()
-
-
-class PromptLinesError(InvalidInputError):
-    """Some lines are no prompts; the message names each line and what is wrong with it."""
-
-    def __init__(self, problems: Sequence[str]) -> None:
-        """Say what is wrong, of very many problems only the first."""
-        more = len(problems) - _PROBLEMS_SHOWN
-        super().__init__("\n".join([*problems[:_PROBLEMS_SHOWN], *([f"And {more} more."] if more > 0 else [])]))
 
 
 def _plain(turn: str) -> str:
@@ -80,16 +69,12 @@ class _Line(BaseModel):
         return row
 
 
-def read_lines(lines: Iterable[str], tags: Tags, *, max_characters: int) -> list[NewPrompt]:
-    """The prompts of some lines; empty lines are passed over.
-
-    Raises:
-        PromptLinesError: Some line is no prompt, or there is none at all.
-
-    """
+def read_prompts(text: str, tags: Tags, *, max_characters: int) -> tuple[list[NewPrompt], list[str]]:
+    """The prompts of a text, one a line, and what is wrong with lines that are none; empty lines are passed over."""
     found: list[NewPrompt] = []
     problems: list[str] = []
-    for number, line in enumerate(lines, start=1):
+    # Not splitlines: a prompt may hold characters that it takes for ends of lines.
+    for number, line in enumerate(text.split("\n"), start=1):
         if not line.strip():
             continue
         try:
@@ -100,16 +85,11 @@ def read_lines(lines: Iterable[str], tags: Tags, *, max_characters: int) -> list
             problems.append(f"Line {number}: {error}.")
     if not found and not problems:
         problems.append("There is no prompt: write one a line.")
-    if problems:
-        raise PromptLinesError(problems)
-    return found
+    return found, problems
 
 
 def _read(line: str, tags: Tags, max_characters: int) -> NewPrompt:
-    if line.startswith("{"):
-        row = _Line.model_validate(_json(line))
-    else:
-        row = _Line(turns=[line])
+    row = _Line.model_validate(_json(line)) if line.startswith("{") else _Line(turns=[line])
     if any(len(turn) > max_characters for turn in row.turns):
         msg = f"a turn has more than {max_characters:,} characters"
         raise ValueError(msg)
@@ -121,6 +101,9 @@ def _json(line: str) -> object:
         return json.loads(line)
     except json.JSONDecodeError as error:
         msg = f"not valid JSON, at character {error.pos + 1}: {error.msg}"
+        raise ValueError(msg) from None
+    except RecursionError:
+        msg = "not valid JSON: too deeply nested"
         raise ValueError(msg) from None
 
 

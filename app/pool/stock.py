@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from math import ceil
+from uuid import UUID
 
 import structlog
 from sqlalchemy.orm import Session
@@ -55,7 +56,7 @@ def refill(database: Database, settings: Settings, at: datetime) -> int:
     """
     with database.read() as session:
         batch = batches.open_batch(session)
-        if batch is None or not _takes_from_pool(batch, at) or not _has_work(session, batch, settings, at):
+        if batch is None or not _takes_from_pool(session, batch, at) or not _has_work(session, batch, settings, at):
             return 0
     made = 0
     while more := _refill_a_little(database, settings, batch, at):
@@ -102,8 +103,10 @@ def shortfall(levels: Mapping[Objective, Level], wanted: int) -> dict[Objective,
     return {objective: count for objective, count in missing.items() if count > 0}
 
 
-def _takes_from_pool(batch: Batch, at: datetime) -> bool:
-    return batch.state is BatchState.OPEN and batch.pool_share > 0 and at < batch.closes_at
+def _takes_from_pool(session: Session, batch: Batch, at: datetime) -> bool:
+    """Whether a batch wants prompts of the pool now, and knows which checkpoint answers them."""
+    is_wanted = batch.state is BatchState.OPEN and batch.pool_share > 0 and at < batch.closes_at
+    return is_wanted and all(variant.checkpoint_id for variant in batches.variants(session, batch))
 
 
 def _has_work(session: Session, batch: Batch, settings: Settings, at: datetime) -> bool:
@@ -138,7 +141,7 @@ def _refill_a_little(database: Database, settings: Settings, batch: Batch, at: d
     """Lock the batch, look again, and ask for some pairs."""
     with database.write() as session:
         held = queries.batch_held(session, batch.id)
-        if not _takes_from_pool(held, at):
+        if not _takes_from_pool(session, held, at):
             return 0
         again = _ask_again(session, held, at)
         made = 0
@@ -176,14 +179,13 @@ def _take_from_pool(session: Session, batch: Batch, objective: Objective, at: da
     return True
 
 
-def _due_again(session: Session, batch: Batch, at: datetime) -> list[Comparison]:
+def _due_again(session: Session, batch: Batch, at: datetime) -> list[UUID]:
     failed = queries.failed_since(session, batch.id, at - _GIVEN_UP_AFTER)
-    due = [key for key, _, failed_at in failed if failed_at is not None and failed_at <= at - _AGAIN_AFTER]
-    return queries.with_responses(session, due[:_AT_ONCE]) if due else []
+    return [key for key, _, failed_at in failed if failed_at is not None and failed_at <= at - _AGAIN_AFTER]
 
 
 def _ask_again(session: Session, batch: Batch, at: datetime) -> int:
-    due = _due_again(session, batch, at)
+    due = queries.failed_with_responses(session, _due_again(session, batch, at)[:_AT_ONCE])
     for comparison in due:
         sampling.retry(session, comparison)
     return len(due)

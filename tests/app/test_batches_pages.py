@@ -3,6 +3,7 @@
 import html
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -14,7 +15,19 @@ from app.batches.forms import BatchForm
 from app.batches.local_time import from_local, to_local
 from app.batches.service import BatchSettings, VariantSettings
 from app.database import Database
-from app.models import AuditEvent, Batch, BatchState, PersonRole, Worker, now
+from app.models import (
+    AuditEvent,
+    Batch,
+    BatchState,
+    PersonRole,
+    RationaleMode,
+    ResponseDisplay,
+    SkipPolicy,
+    Worker,
+    now,
+)
+from app.pool import service as pool
+from app.pool.reading import Tags, read_prompts
 from contract.vocabulary import Objective
 from tests.conftest import Browser
 from tests.factories import (
@@ -24,6 +37,7 @@ from tests.factories import (
     make_conversation,
     make_open_batch,
     make_person,
+    make_pool_comparison,
     make_ready,
 )
 
@@ -48,6 +62,8 @@ def fields(text: str) -> dict[str, Any]:
     form = form[: form.index("</form>")]
     values: dict[str, Any] = {}
     for tag in re.findall(r"<input [^>]*>", form):
+        if 'type="checkbox"' in tag and " checked" not in tag:
+            continue
         name = re.search(r'name="(\w+)"', tag)
         value = re.search(r'value="([^"]*)"', tag)
         assert name is not None
@@ -55,6 +71,8 @@ def fields(text: str) -> dict[str, Any]:
         values.setdefault(name[1], []).append(html.unescape(value[1]))
     for name_, value_ in re.findall(r'<textarea name="(\w+)"[^>]*>(.*?)</textarea>', form, re.DOTALL):
         values.setdefault(name_, []).append(html.unescape(value_))
+    for name_, options in re.findall(r'<select name="(\w+)"[^>]*>(.*?)</select>', form, re.DOTALL):
+        values[name_] = re.findall(r'<option value="([^"]*)" selected>', options)
     del values["csrf_token"]
     variants = ("temperature", "top_p", "top_k", "weight")
     return {name: value if name in variants else value[0] for name, value in values.items()}
@@ -107,6 +125,25 @@ def test_this_week_shows_how_collecting_goes(database: Database, admin: Browser)
     assert "<html" not in part
 
 
+def test_this_week_says_where_the_pool_is_dry(database: Database, admin: Browser) -> None:
+    with database.write() as session:
+        batch = make_open_batch(session)
+        prompts, _ = read_prompts("One?\nTwo?", Tags(Objective.SAFETY), max_characters=100)
+        pool.add(session, prompts, source="")
+    assert "prompt pool</a> has no more" not in page(admin, "/admin")
+    with database.write() as session:
+        session.get_one(Batch, batch.id).pool_share = 0.5
+    text = page(admin, "/admin")
+    assert "has no more prompts for helpfulness." in text
+    assert "helpfulness 0, safety 2" in text
+    with database.write() as session:
+        prompts, _ = read_prompts("One?", Tags(Objective.HELPFULNESS), max_characters=100)
+        pool.add(session, prompts, source="")
+    text = page(admin, "/admin")
+    assert "has no more" not in text
+    assert "helpfulness 1, safety 2" in text
+
+
 def test_yesterday_in_the_batchs_time_zone_is_not_today(database: Database, admin: Browser) -> None:
     with database.write() as session:
         batch = make_open_batch(session)
@@ -128,6 +165,10 @@ def test_settings_survive_a_round_trip_untouched(database: Database, admin: Brow
             time_zone="Europe/Berlin",
             system_prompt="You are  kind.\nAlways.",
             curriculum='Write "simple" prompts <now>.',
+            pool_share=0.35,
+            skip_policy=SkipPolicy.HAND_ON,
+            rationale_mode=RationaleMode.OFF,
+            asks_quality=True,
             variants=[VariantSettings(0.7, 0.95), VariantSettings(1.25, 0.9, top_k=40, weight=2.5)],
         )
     before = settings_of(database)
@@ -161,8 +202,17 @@ def test_every_setting_can_be_changed(database: Database, admin: Browser) -> Non
         "review_share": "0.25",
         "held_out_share": "0.2",
         "held_out_max": "50",
+        "pool_share": "0.5",
+        "overlap_share": "0.05",
+        "overlap_annotations": "4",
+        "skip_policy": "hand_on",
+        "response_display": "as_made",
+        "rationale_mode": "required",
     }
     assert set(changed) == set(typed)
+    # Boxes that are not ticked are not in a form.
+    changed |= {"asks_edit": "true", "asks_quality": "true"}
+    assert set(changed) == set(BatchForm.model_fields) - {"csrf_token"}
     assert admin.post("/admin/batches/1", changed).status_code == 303
     assert settings_of(database) == BatchSettings(
         # New York is five hours behind in November and four in late March.
@@ -183,6 +233,14 @@ def test_every_setting_can_be_changed(database: Database, admin: Browser) -> Non
         review_share=0.25,
         held_out_share=0.2,
         held_out_max=50,
+        pool_share=0.5,
+        overlap_share=0.05,
+        overlap_annotations=4,
+        skip_policy=SkipPolicy.HAND_ON,
+        response_display=ResponseDisplay.AS_MADE,
+        rationale_mode=RationaleMode.REQUIRED,
+        asks_edit=True,
+        asks_quality=True,
     )
     text = page(admin, "/admin/batches/1")
     assert "EST" in text
@@ -220,6 +278,14 @@ def test_every_setting_can_be_changed(database: Database, admin: Browser) -> Non
         ("review_share", "50", "must be less than or equal to 1."),
         ("held_out_share", "1.5", "must be less than or equal to 1."),
         ("held_out_max", "1e3", "must be a valid integer."),
+        ("pool_share", "1.1", "must be less than or equal to 1."),
+        ("pool_share", "", "is missing."),
+        ("overlap_share", "-0.1", "must be greater than or equal to 0."),
+        ("overlap_annotations", "1", "must be greater than or equal to 2."),
+        ("skip_policy", "burn", "must be 'retire' or 'hand_on'."),
+        ("response_display", "", "is missing."),
+        ("rationale_mode", "maybe", "must be 'off', 'optional' or 'required'."),
+        ("asks_edit", "perhaps", "must be a valid boolean"),
         ("system_prompt", "x" * 20_001, "at most 20000 characters"),
     ],
     ids=lambda value: str(value)[:30],
@@ -302,6 +368,8 @@ def test_the_week_is_closed_after_asking(database: Database, admin: Browser, wai
     with database.write() as session:
         batch = make_open_batch(session)
         make_comparison(session, make_conversation(session, batch, make_person(session)))
+        # In stock, before nobody.
+        make_pool_comparison(session, batch)
     assert 'href="/admin/batches/1/close"' in page(admin, "/admin")
     text = page(admin, "/admin/batches/1/close")
     assert "<strong>1</strong>" in text
@@ -357,10 +425,15 @@ def test_the_next_batch_keeps_the_local_hour(database: Database, admin: Browser)
             closes_at=opens_at + timedelta(days=7),
             time_zone="Europe/Berlin",
             targets={Objective.HELPFULNESS: 3, Objective.SAFETY: 4},
+            pool_share=1.0,
+            overlap_annotations=5,
+            response_display=ResponseDisplay.AS_MADE,
+            asks_edit=True,
         )
     assert admin.post("/admin/batches").headers["location"] == "/admin/batches/2"
     first, second = settings_of(database, 1), settings_of(database, 2)
-    assert (second.opens_at, second.targets) == (first.closes_at, first.targets)
+    assert second.opens_at == first.closes_at
+    assert replace(second, opens_at=first.opens_at, closes_at=first.closes_at) == first
     # The clocks go forward on 28 March 2027: nine o'clock in Berlin is an hour earlier then.
     assert second.closes_at == datetime(2027, 3, 29, 7, 0, tzinfo=UTC)
     again = admin.post("/admin/batches")

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
-from threading import Barrier
+from threading import Barrier, Event
 from typing import Any
 
 import pytest
@@ -17,34 +17,43 @@ from sqlalchemy import event, func, select
 from app.annotation import judging
 from app.annotation import service as annotation
 from app.annotation.answers import Answer
-from app.background import reconciling
+from app.background import look_after, reconciling
 from app.batches import service as batches
 from app.batches.reconciler import reconcile
 from app.database import Database
 from app.datasets.verify import verify_folder
 from app.models import (
     Annotation,
+    Assignment,
+    AssignmentState,
     AuditEvent,
     Batch,
     BatchState,
     Comparison,
     ComparisonState,
+    Conversation,
     Person,
     PersonRole,
+    PoolPrompt,
+    PoolPromptState,
     PreferenceDataset,
     Review,
     SamplingJob,
+    Skip,
+    SkipReason,
     SplitPrompt,
     Verdict,
     Worker,
     WorkState,
     now,
 )
+from app.pool import service as pool
+from app.pool.reading import Tags, read_prompts
 from app.sampling import leases
 from app.sampling import service as sampling
 from app.settings import Settings
 from contract.sampling import Events, Lease
-from contract.vocabulary import Side, Strength
+from contract.vocabulary import Objective, Side, Strength
 from tests import factories
 from tests.conftest import Browser
 
@@ -187,9 +196,10 @@ def test_a_late_annotation_is_in_the_dataset_or_refused(database: Database, sett
         together.wait()
         try:
             with database.write() as session:
-                comparison = annotation.own_comparison(session, session.get_one(Person, ann.id), pair.id)
-                answer = Answer(comparison.response(Side.A), Strength.BETTER)
-                judging.annotate(session, session.get_one(Person, ann.id), comparison, answer)
+                person = session.get_one(Person, ann.id)
+                held = annotation.locked_held(session, person, pair.id)
+                answer = Answer(held.comparison.response(Side.A), Strength.BETTER)
+                judging.annotate(session, person, held, answer, minutes=30)
         except annotation.BatchClosedError:
             return False
         return True
@@ -219,6 +229,123 @@ def test_a_late_annotation_is_in_the_dataset_or_refused(database: Database, sett
     assert {key for key, state in states.items() if state is ComparisonState.ANNOTATED} == annotated
     assert set(states.values()) <= {ComparisonState.ANNOTATED, ComparisonState.ABANDONED}
     assert rows == len(annotated)
+
+
+def close_states(database: Database) -> tuple[BatchState, dict[str, ComparisonState]]:
+    with database.read() as session:
+        state = session.scalars(select(Batch.state).where(Batch.number == 1)).one()
+        return state, dict(session.execute(select(Comparison.prompt, Comparison.state)).all())
+
+
+def test_stock_that_nobody_holds_keeps_no_batch_open(database: Database, settings: Settings) -> None:
+    with database.write() as session:
+        batch = factories.make_open_batch(session, grace_minutes=60)
+        factories.make_pool_comparison(session, batch, "In stock?")
+        factories.make_comparison(session, factories.make_conversation(session, batch, None), "Being sampled?")
+        batch.closes_at = now()
+    assert run_through(database, settings, now() + timedelta(seconds=1)) == STEPS
+    assert close_states(database) == (
+        BatchState.FROZEN,
+        dict.fromkeys(["In stock?", "Being sampled?"], ComparisonState.ABANDONED),
+    )
+    with database.read() as session:
+        assert set(session.scalars(select(Comparison.open_places))) == {0}
+        assert Counter(session.scalars(select(SamplingJob.state))) == {WorkState.DONE: 1, WorkState.CANCELLED: 1}
+
+
+@pytest.mark.parametrize("is_second_opinion", [False, True], ids=["first", "second"])
+def test_what_an_annotator_holds_may_be_finished_within_the_grace_time(
+    database: Database, settings: Settings, *, is_second_opinion: bool
+) -> None:
+    with database.write() as session:
+        batch = factories.make_open_batch(session, grace_minutes=60, overlap_share=1.0, overlap_annotations=3)
+        ann, bo = factories.make_person(session), factories.make_person(session, "Bo")
+        comparison = factories.make_pool_comparison(session, batch, "Held?")
+        if is_second_opinion:
+            factories.make_annotation(session, comparison, ann)
+        comparison.open_places = 1
+        until = now() + timedelta(minutes=30)
+        session.add(Assignment(comparison_id=comparison.id, annotator_id=bo.id, held_until=until))
+        batch.closes_at = now()
+    assert run_through(database, settings, now() + timedelta(seconds=1)) == 2
+    assert close_states(database)[0] is BatchState.CLOSING
+    with database.read() as session:
+        assert session.scalars(select(Assignment.state)).all() == [AssignmentState.HELD]
+    assert run_through(database, settings, now() + timedelta(minutes=61)) == 2
+    wanted = ComparisonState.ANNOTATED if is_second_opinion else ComparisonState.ABANDONED
+    assert close_states(database) == (BatchState.FROZEN, {"Held?": wanted})
+    with database.read() as session:
+        place = session.scalars(select(Assignment)).one()
+        assert (place.state, place.held_until) == (AssignmentState.GIVEN_BACK, None)
+        assert session.scalars(select(Comparison.open_places)).all() == [0]
+
+
+def test_prompts_that_nobody_saw_go_back_to_the_pool(database: Database, settings: Settings) -> None:
+    texts = ("In stock?", "Sampling failed?", "Skipped?", "Judged?", "Second turn?", "Untouched?")
+    with database.write() as session:
+        batch = factories.make_open_batch(session, pool_share=1.0, grace_minutes=0)
+        ann = factories.make_person(session)
+        prompts, _ = read_prompts("\n".join(texts), Tags(Objective.HELPFULNESS), max_characters=100)
+        pool.add(session, prompts, source="")
+        used = {prompt.turns[0]: prompt for prompt in session.scalars(select(PoolPrompt))}
+        made = {}
+        for text in texts[:-1]:
+            used[text].state, used[text].used_at = PoolPromptState.USED, now()
+            conversation = factories.make_conversation(session, batch, None)
+            conversation.pool_prompt_id = used[text].id
+            made[text] = factories.make_comparison(session, conversation, text)
+        made["Sampling failed?"].state = ComparisonState.FAILED
+        session.add(Skip(comparison_id=made["Skipped?"].id, annotator_id=ann.id, reason=SkipReason.OTHER))
+        for text in ("Judged?", "Second turn?"):
+            factories.make_ready(session, made[text])
+            factories.make_annotation(session, made[text], ann)
+        conversation = session.get_one(Conversation, made["Second turn?"].conversation_id)
+        factories.make_comparison(session, conversation, "And then?", turn=2)
+        batch.closes_at = now()
+    run_through(database, settings, now() + timedelta(seconds=1))
+    with database.read() as session:
+        states = {prompt.turns[0]: prompt.state for prompt in session.scalars(select(PoolPrompt))}
+        event_ = session.scalars(select(AuditEvent).where(AuditEvent.action == "batch.closed")).one()
+    waiting = dict.fromkeys(["In stock?", "Sampling failed?", "Untouched?"], PoolPromptState.WAITING)
+    assert states == waiting | dict.fromkeys(["Skipped?", "Judged?", "Second turn?"], PoolPromptState.USED)
+    assert event_.detail["back_to_the_pool"] == 2
+
+
+def test_second_opinions_wait_for_no_review(database: Database, settings: Settings) -> None:
+    at = make_due_week(database, review_share=1.0)
+    with database.write() as session:
+        bo = factories.make_person(session, "Bo", PersonRole.REVIEWER)
+        cy = factories.make_person(session, "Cy")
+        for annotation_ in session.scalars(select(Annotation)).all():
+            comparison = session.get_one(Comparison, annotation_.comparison_id)
+            factories.make_annotation(session, comparison, cy, is_primary=False)
+            session.add(Review(annotation_id=annotation_.id, revision=1, reviewer_id=bo.id, verdict=Verdict.APPROVED))
+    assert run_through(database, settings, at) == STEPS
+    with database.read() as session:
+        assert session.scalars(select(PreferenceDataset.rows)).one() == 6
+
+
+def test_a_failing_step_does_not_stop_the_others(database: Database, settings: Settings) -> None:
+    """The cycle cannot go on, and still places are taken back and the stock is filled."""
+    at = make_due_week(database)
+    settings.datasets_root.parent.mkdir(exist_ok=True)
+    settings.datasets_root.write_text("a file is in the way")
+    with pytest.raises(NotADirectoryError):
+        run_through(database, settings, at)
+    with database.write() as session:
+        batch = session.scalars(select(Batch).where(Batch.number == 2)).one()
+        batch.pool_share = 1.0
+        comparison = factories.make_pool_comparison(session, batch)
+        comparison.open_places = 0
+        place = Assignment(comparison_id=comparison.id, annotator_id=factories.make_person(session, "Bo").id)
+        place.held_until = at - timedelta(minutes=1)
+        session.add(place)
+        prompts, _ = read_prompts("Stock?", Tags(Objective.HELPFULNESS), max_characters=100)
+        pool.add(session, prompts, source="")
+    look_after(database, settings, at, Event())
+    with database.read() as session:
+        assert session.scalars(select(PoolPrompt.state)).all() == [PoolPromptState.USED]
+        assert session.get_one(Comparison, comparison.id).open_places == 1
 
 
 def test_a_batch_in_trouble_does_not_keep_the_next_one_back(database: Database, settings: Settings) -> None:

@@ -59,11 +59,12 @@ def migrate() -> None:
 def serve(
     host: Annotated[str, typer.Option()] = "127.0.0.1",
     port: Annotated[int, typer.Option()] = 8000,
+    processes: Annotated[int, typer.Option(min=1, help="How many processes serve it; one per core is good.")] = 1,
 ) -> None:
-    """Run one web app process. The database must be migrated."""
+    """Run the web app. The database must be migrated."""
     _ready_database()
     local.require_free_port(port)
-    uvicorn.run("app.main:create_app", factory=True, host=host, port=port, access_log=False)
+    uvicorn.run("app.main:create_app", factory=True, host=host, port=port, access_log=False, workers=processes)
 
 
 @cli.command()

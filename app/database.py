@@ -91,9 +91,7 @@ def _sqlite_engine(url: str) -> Engine:
         hide_parameters=True,
     )
 
-    file = engine.url.database
-    is_file = file not in {None, "", ":memory:"}
-    queue = WritersQueue(Path(f"{file}-writers"), wait_s=_SQLITE_BUSY_S) if is_file else None
+    queue = WritersQueue(Path(f"{engine.url.database}-writers"), wait_s=_SQLITE_BUSY_S)
 
     @event.listens_for(engine, "connect")
     def _prepare(connection: QueueingConnection, _record: object) -> None:

@@ -95,7 +95,7 @@ class QueueingConnection(sqlite3.Connection):
     """A connection whose turn to write ends with its transaction, or with itself."""
 
     queue: WritersQueue | None = None
-    """Nothing for a database in memory, which no other connection sees."""
+    """Given by the engine to each new connection."""
     _has_turn = False
 
     def take_turn(self) -> None:

@@ -1,4 +1,4 @@
-"""Serves the web app for benchmarks: in a process of its own, or here, where its SQL statements can be counted."""
+"""Serves the web app for benchmarks: in processes of its own, or here, where its SQL statements can be counted."""
 
 import os
 import socket
@@ -30,22 +30,22 @@ def free_port() -> int:
 
 
 @contextmanager
-def serving_in_a_process(settings: Settings, log: Path) -> Iterator[None]:
-    """One uvicorn process, as ``preferably serve`` runs it."""
+def serving_in_processes(settings: Settings, log: Path, processes: int) -> Iterator[int]:
+    """The app as ``preferably serve`` runs it, and the page that says hello; gives the id of the first process."""
     environment = os.environ | {
         "PREFERABLY_DATA_DIR": str(settings.data_dir),
         "PREFERABLY_DATABASE_URL": settings.database_url,
         "PREFERABLY_PUBLIC_URL": settings.public_url,
-        "PREFERABLY_RECONCILE_EVERY_S": "0",
     }
-    arguments = [*("-m", "uvicorn", "--factory", "app.main:create_app", "--no-access-log"), "--port", _port(settings)]
+    arguments = [*("-m", "uvicorn", "--factory", "benchmarks._hello:create_app", "--no-access-log")]
+    arguments += ["--port", _port(settings), "--workers", str(processes)]
     with log.open("wb") as stream:
         process = subprocess.Popen(  # noqa: S603 - our own program, arguments as a list
             [sys.executable, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )
     try:
         _wait_until_it_answers(settings.public_url)
-        yield
+        yield process.pid
     finally:
         process.terminate()
         process.wait()

@@ -1,5 +1,6 @@
 """Shows a model's or a person's Markdown safely: rendered first, sanitised last."""
 
+import re
 from collections.abc import Sequence
 from html import escape
 from typing import Final
@@ -18,8 +19,9 @@ from app.web.text.formulas import add_formulas, write_formula
 from app.web.text.sanitiser import sanitise
 
 _CACHED_BYTES: Final = 32 * 1024 * 1024
-# Ten times the longest response. What somebody made to be longer is shown as it is.
+# Four times the longest response. What somebody made to be longer is shown as it is.
 _MAX_CHARACTERS: Final = 64_000
+_ADDRESS: Final = re.compile(r"https?://[^/\\?#]|mailto:[^/]", re.IGNORECASE)
 _TABLE: Final = '<div class="wide" role="group" aria-label="Table" tabindex="0">'
 
 
@@ -64,8 +66,16 @@ def _align_by_class(state: StateCore) -> None:
             token.attrs["class"] = str(style).removeprefix("text-align:")
 
 
+class _Parser(MarkdownIt):
+    """Markdown whose links lead elsewhere, or are shown as they were written."""
+
+    def validateLink(self, url: str) -> bool:  # noqa: N802 - The parser's own name.
+        """Whether a link may be one. A browser takes ``http:sign-out`` for an address in this app."""
+        return _ADDRESS.match(url) is not None
+
+
 def _make_parser() -> MarkdownIt:
-    parser = MarkdownIt("commonmark", {"breaks": True, "html": False}).enable(["table", "strikethrough"])
+    parser = _Parser("commonmark", {"breaks": True, "html": False}).enable(["table", "strikethrough"])
     add_formulas(parser)
     parser.core.ruler.push("directions", add_directions)
     parser.core.ruler.push("alignment", _align_by_class)

@@ -50,6 +50,8 @@ def make_environment() -> Environment:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
+        # Templates do not change while the app runs; looking would cost a system call for each of them on each page.
+        auto_reload=False,
     )
     environment.globals["static_url"] = static_url
     environment.filters["markdown"] = render_markdown

@@ -3,7 +3,7 @@
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import pytest
 from sqlalchemy import select, update
@@ -21,15 +21,14 @@ from app.models import (
     ConversationState,
     PersonRole,
     Skip,
-    new_id,
     now,
 )
 from contract.vocabulary import Objective, Side, Strength
 from tests import factories
+from tests.app.annotating import PARTIAL, ask, first_prompt, hidden, judge, make_ready, rating, screen, shown_id
 from tests.conftest import Browser
 
 SignIn = Callable[..., Browser]
-PARTIAL = {"HX-Request": "true", "HX-Request-Type": "partial"}
 
 
 @pytest.fixture
@@ -41,50 +40,6 @@ def ann(sign_in: SignIn) -> Browser:
 def batch(database: Database) -> Batch:
     with database.write() as session:
         return factories.make_open_batch(session, turns_per_conversation=3)
-
-
-def screen(html: str) -> str:
-    found = re.search(r'data-screen="(\w+)"', html)
-    assert found, html
-    return found.group(1)
-
-
-def shown_id(html: str, name: str) -> UUID:
-    found = re.search(rf'data-{name}="([0-9a-f-]+)"', html)
-    assert found, html
-    return UUID(found.group(1))
-
-
-def ask(ann: Browser, database: Database, prompt: str = "How do I make tea?", objective: str = "helpfulness") -> UUID:
-    """Begin a conversation whose responses are there at once."""
-    answer = ann.post("/annotate/conversations", first_prompt(objective, prompt))
-    assert answer.status_code == 303, answer.text
-    return make_ready(database)
-
-
-def first_prompt(objective: str = "helpfulness", prompt: str = "Hi") -> dict[str, str]:
-    """A form that begins a conversation, with the tags that a safety prompt needs."""
-    tags = {"risk_category": "unqualified_advice", "attack_vector": "logic"} if objective == "safety" else {}
-    return {"form_id": str(new_id()), "objective": objective, "prompt": prompt} | tags
-
-
-def make_ready(database: Database, texts: tuple[str, str] = ("Boil water.", "No idea.")) -> UUID:
-    with database.write() as session:
-        comparison = session.scalars(select(Comparison).where(Comparison.state == ComparisonState.SAMPLING)).one()
-        factories.make_ready(session, comparison, texts)
-        session.execute(update(Assignment).values(shown_at=None))
-        return comparison.id
-
-
-def rating(database: Database, comparison_id: UUID, side: Side = Side.A, strength: Strength = Strength.BETTER) -> str:
-    with database.read() as session:
-        comparison = session.get_one(Comparison, comparison_id)
-        session.refresh(comparison, ["responses"])
-        return f"{comparison.response(side).id}:{strength}"
-
-
-def judge(ann: Browser, comparison_id: UUID, **fields: str) -> int:
-    return ann.post(f"/annotate/comparisons/{comparison_id}/annotation", fields).status_code
 
 
 def test_a_conversation_from_the_first_prompt_to_the_last_turn(ann: Browser, database: Database, batch: Batch) -> None:
@@ -172,7 +127,8 @@ def test_responses_are_shown_only_when_both_are_complete(ann: Browser, database:
         comparison.response(Side.A).text = "Half a respon"
         ids = [str(response.id) for response in comparison.responses]
     path = f"/annotate/comparisons/{comparison.id}"
-    assert ann.get(path + "?seen=", headers=PARTIAL).status_code == 204
+    seen = ann.get(path).text.split("?seen=")[1].split('"')[0]
+    assert ann.get(f"{path}?seen={seen}", headers=PARTIAL).status_code == 204
     for page in (ann.get(path), ann.get(path + "?seen=x"), ann.get(path, headers=PARTIAL)):
         assert screen(page.text) == "waiting"
         assert "Half a respon" not in page.text
@@ -309,9 +265,8 @@ def test_the_last_choice_can_be_changed_after_its_conversation(ann: Browser, dat
     judge(ann, comparison_id, rating=rating(database, comparison_id))
     conversation = shown_id(ann.get("/annotate").text, "conversation")
     ann.post(f"/annotate/conversations/{conversation}/finish")
-    write = ann.get("/annotate").text
-    assert screen(write) == "write"
-    assert f"/annotate/comparisons/{comparison_id}?change=true" in write
+    assert screen(ann.get("/annotate").text) == "write"
+    assert f"/annotate/comparisons/{comparison_id}?change=true" in ann.get("/annotate/day").text
     assert judge(ann, comparison_id, rating=rating(database, comparison_id, Side.B)) == 303
     assert screen(ann.get("/annotate").text) == "write"
 
@@ -324,7 +279,8 @@ def test_double_clicks_on_every_other_button_change_nothing(ann: Browser, databa
     comparison_id = make_ready(database)
     judge(ann, comparison_id, rating=rating(database, comparison_id))
     path = f"/annotate/conversations/{shown_id(ann.get('/annotate').text, 'conversation')}"
-    assert [ann.post(f"{path}/prompts", {"prompt": "And?"}).status_code for _ in range(2)] == [303, 303]
+    following = {"form_id": hidden(ann.get("/annotate").text, "form_id"), "prompt": "And?"}
+    assert [ann.post(f"{path}/prompts", following).status_code for _ in range(2)] == [303, 303]
     second = make_ready(database)
     assert ann.post(f"{path}/finish").status_code == 409
     skip = {"reason": "both_broken", "note": "Nonsense"}
@@ -378,6 +334,8 @@ def test_an_annotator_reaches_nobody_elses_work(ann: Browser, sign_in: SignIn, d
         (f"comparisons/{comparison_id}/annotation", good),
         (f"comparisons/{comparison_id}/skip", {"reason": "other"}),
         (f"comparisons/{comparison_id}/retry", {}),
+        (f"comparisons/{comparison_id}/flag", {"kind": "other"}),
+        (f"drafts/{comparison_id}", {"kind": "judgement"}),
         (f"conversations/{conversation}/prompts", {"prompt": "Mine now"}),
         (f"conversations/{conversation}/finish", {}),
     ]
@@ -385,7 +343,7 @@ def test_an_annotator_reaches_nobody_elses_work(ann: Browser, sign_in: SignIn, d
         assert bo.post(f"/annotate/{path}", form).status_code == 404, path
         assert admin.post(f"/annotate/{path}", form).status_code == 403, path
         assert ann.client.post(f"/annotate/{path}", data=form).status_code == 403, path
-    for query in ("", "?seen=", "?change=true"):
+    for query in ("", "?seen=", "?change=true", "/difference"):
         assert bo.get(f"/annotate/comparisons/{comparison_id}{query}").status_code == 404
     assert admin.get("/annotate").status_code == 403
     assert screen(bo.get("/annotate").text) == "write"

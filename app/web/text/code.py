@@ -16,7 +16,7 @@ from pygments.token import STANDARD_TYPES, Text, _TokenType
 # Pygments knows hundreds of languages, and some of its expressions take very long on text made for that.
 # These are what people ask for, and the tests try each with such text.
 LANGUAGES: Final = frozenset(
-    "bash c c++ cpp cs csharp css diff docker dockerfile go html ini java javascript js json kotlin latex lua make "
+    "bash c c++ cpp cs csharp css diff docker dockerfile go html java javascript js json kotlin latex lua make "
     "makefile matlab php powershell py python r rb ruby rust scala sh shell sql swift tex toml ts typescript xml yaml "
     "yml zsh".split()
 )
@@ -24,12 +24,14 @@ CLASSES: Final = frozenset(STANDARD_TYPES.values()) - {""}
 # A typical block takes a hundredth of this. Some lexers need quadratic time for thousands of empty lines: what is left
 # of a text when its time is spent stays plain. It is the thread's own time, so that a busy machine changes nothing.
 _MAX_SECONDS_OF_A_TEXT = 0.25
+# A single expression is not interrupted, and may be quadratic too.
+_MAX_CHARACTERS = 20_000
 _FORMATTER: Final = HtmlFormatter(nowrap=True)
 
 
 def write_code(code: str, language: str, env: EnvType) -> str:
     """A block of code as HTML. It can be focused, so that the keyboard scrolls a long line."""
-    known = language.lower() in LANGUAGES
+    known = language.lower() in LANGUAGES and len(code) <= _MAX_CHARACTERS
     marked = _marked(code, language.lower(), env) if known else escape(code, quote=False)
     return f'<pre dir="ltr" tabindex="0"><code>{marked}</code></pre>\n'
 

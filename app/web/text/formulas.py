@@ -101,7 +101,7 @@ def _block(state: StateBlock, line: int, end_line: int, silent: bool) -> bool:  
         return False
     end = state.src.find(closing, start + len(opening), start + MAX_CHARACTERS)
     after = _AFTER_A_BLOCK.match(state.src, end + len(closing)) if end > 0 else None
-    if after is None or _BLANK_LINE.search(state.src, start, end):
+    if after is None or not state.src[start + len(opening) : end].strip() or _BLANK_LINE.search(state.src, start, end):
         return False
     last = line
     while state.eMarks[last] < end:

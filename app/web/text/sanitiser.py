@@ -28,7 +28,7 @@ VALUES: Final = {
 SCHEMES: Final = frozenset({"http", "https", "mailto"})
 _CLEANER: Final = nh3.Cleaner(
     tags=set(TAGS),
-    attributes={"a": {"href"}, "ol": {"start"}, **{tag: set(ATTRIBUTES) for tag in ELEMENTS}},
+    attributes={"*": set(), "a": {"href"}, "ol": {"start"}, **{tag: set(ATTRIBUTES) for tag in ELEMENTS}},
     tag_attribute_values=VALUES,
     # A link that is followed leaves the work where it is.
     set_tag_attribute_values={"a": {"target": "_blank"}},

@@ -17,9 +17,11 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.paths import ROOT
 from model_worker.demo.tiny import make_tiny_checkpoint
+from tests.browser.stage import Stage, stage
 from tests.conftest import IN_CI
 
 CHROMIUM = os.environ.get("PREFERABLY_CHROMIUM", "/usr/bin/chromium")
+CHROMIUM_OPTIONS = ("--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update")
 _START_S = 90
 
 
@@ -102,11 +104,18 @@ def chromium() -> Iterator[Browser]:
         if IN_CI:
             pytest.fail(f"{CHROMIUM} does not exist, and CI must test in a browser.")
         pytest.skip(f"SKIPPED LOUDLY: no Chromium at {CHROMIUM}; set PREFERABLY_CHROMIUM.")
-    options = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--disable-component-update"]
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=options)
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=CHROMIUM_OPTIONS)
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
+    """The app with an open batch and without a worker: a test says itself when responses arrive."""
+    with stage(tmp_path_factory.mktemp("stage"), free_port()) as played:
+        played.open_batch()
+        yield played
 
 
 @pytest.fixture

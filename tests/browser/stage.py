@@ -23,7 +23,6 @@ from app.main import create_app
 from app.models import (
     Annotation,
     Batch,
-    BatchState,
     Comparison,
     ComparisonState,
     Person,
@@ -54,9 +53,9 @@ class Stage:
             factories.make_open_batch(session, **settings)
 
     def set_batch(self, **values: object) -> None:
-        """Change the open batch as no admin could."""
+        """Change the batch as no admin could."""
         with self.database.write() as session:
-            batch = session.scalars(select(Batch).where(Batch.state == BatchState.OPEN)).one()
+            batch = session.scalars(select(Batch)).one()
             for name, value in values.items():
                 setattr(batch, name, value)
 
@@ -105,6 +104,11 @@ class Stage:
         """Let both responses come out the same."""
         with self.database.write() as session:
             self._sampled(session, None).state = ComparisonState.EQUAL_RESPONSES
+
+    def publish_guideline(self, objective: Objective, text: str) -> None:
+        """Publish a new version."""
+        with self.database.write() as session:
+            guidelines.add_version(session, objective, text)
 
     def review(self, name: str, feedback: str) -> None:
         """Let a reviewer say something about somebody's last choice."""

@@ -151,11 +151,15 @@ document.addEventListener("scroll", ({ target }) => {
 const chosen = () => find(`[data-response][data-side="${find(".points :checked")?.dataset.side}"]`);
 
 function setEdit(text, responseId) {
-  const { form } = find('[name="edited_text"]');
-  form.elements.edited_text.value = text;
-  form.elements.edited_of.value = responseId;
-  form.elements.edited_text.dispatchEvent(new Event("input", { bubbles: true }));
-  showEdit();
+  const { edited_text: field, edited_of: of } = find("form.bar").elements;
+  field.value = text;
+  of.value = responseId;
+}
+
+// As if it had been typed: it is a draft now.
+function changeEdit(text, responseId) {
+  setEdit(text, responseId);
+  find('[name="edited_text"]').dispatchEvent(new Event("input", { bubbles: true }));
 }
 
 function openEdit() {
@@ -177,8 +181,10 @@ function dropUnchangedEdit() {
   const form = find("form.bar");
   const text = form?.elements.edited_text;
   const source = text?.value && responses().find((response) => response.dataset.response === form.elements.edited_of.value);
-  if (source && textOf(source).trim() === text.value.trim()) setEdit("", "");
+  if (source && textOf(source).trim() === text.value.trim()) changeEdit("", "");
 }
+
+document.addEventListener("submit", ({ target }) => { if (target.matches("form.bar")) dropUnchangedEdit(); }, true);
 
 function showEdit() {
   const text = find('[name="edited_text"]');
@@ -201,8 +207,8 @@ const ACTIONS = {
     button.setAttribute("aria-pressed", String(isTogether));
     localStorage.setItem("scroll", isTogether ? "together" : "apart");
   },
-  "edit-anew": () => { const response = chosen(); if (response) setEdit(textOf(response), response.dataset.response); openEdit(); },
-  "edit-none": () => { setEdit("", ""); find("#edit").hidePopover(); },
+  "edit-anew": () => { const response = chosen(); if (response) changeEdit(textOf(response), response.dataset.response); openEdit(); },
+  "edit-none": () => { changeEdit("", ""); find("#edit").hidePopover(); },
 };
 
 document.addEventListener("click", ({ target }) => {
@@ -218,7 +224,7 @@ document.addEventListener("change", ({ target }) => {
 
 const KEYS = {
   s: '[popovertarget="skip"]', f: '[popovertarget="flag"]', p: '[data-action="plain"]', d: '[data-action="difference"] button',
-  t: '[data-action="together"]', g: '[popovertarget="guideline"]', n: '[data-action="new"], .meanwhile a', i: '[data-action="edit"]',
+  t: '[data-action="together"]', g: '[popovertarget="guideline"]', n: '[data-action="new"], .meanwhile .button', i: '[data-action="edit"]',
   y: '[data-key="y"]', "?": '[popovertarget="keys"]',
 };
 

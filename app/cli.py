@@ -5,14 +5,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-import uvicorn
 from alembic import command
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 from rich.console import Console
 from sqlalchemy.exc import OperationalError
 
-from app import local
+from app import local, serving
 from app.accounts import service as accounts
 from app.batches.reconciler import reconcile as reconcile_batches
 from app.checkpoints import service as checkpoints
@@ -20,6 +19,7 @@ from app.database import Database, alembic_config, connect, require_current_sche
 from app.datasets.commands import commands as dataset_commands
 from app.errors import AppError
 from app.models import PersonRole, TokenScope, now
+from app.pool.commands import commands as prompt_commands
 from app.settings import Settings
 from app.simulation.commands import simulate
 from contract.checkpoint_files import inspect_checkpoint
@@ -27,6 +27,7 @@ from contract.errors import ContractError
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 cli.add_typer(dataset_commands, name="dataset")
+cli.add_typer(prompt_commands, name="prompts")
 cli.command()(simulate)
 
 _EXIT_EXPECTED = 2
@@ -64,7 +65,7 @@ def serve(
     """Run the web app. The database must be migrated."""
     _ready_database()
     local.require_free_port(port)
-    uvicorn.run("app.main:create_app", factory=True, host=host, port=port, access_log=False, workers=processes)
+    serving.serve("app.main:create_app", host=host, port=port, processes=processes)
 
 
 @cli.command()

@@ -18,6 +18,7 @@ from app.database import Database, connect, require_current_schema
 from app.datasets import routes as datasets
 from app.insights import routes as insights
 from app.paths import STATIC
+from app.pool import routes as pool
 from app.review import routes as review
 from app.sampling import routes as sampling
 from app.settings import Settings
@@ -58,7 +59,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     # Only static files are compressed: pages carry secrets of the session beside text that others wrote, and
     # the length of a compressed page could give them away (BREACH); downloads must keep their byte ranges.
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC), minimum_size=_COMPRESS_FROM_BYTES))
-    for routes in (health, accounts, sampling, training, annotation, datasets, review, batches, checkpoints, insights):
+    for routes in (
+        health,
+        accounts,
+        sampling,
+        training,
+        annotation,
+        datasets,
+        review,
+        batches,
+        pool,
+        checkpoints,
+        insights,
+    ):
         # Here and not on the app, whose own refusal would pass by the security headers.
         app.include_router(routes.router, max_body_size=_MAX_BODY_BYTES)
     return app

@@ -1,8 +1,11 @@
 """The web app with one more page, which says hello: what the server itself costs. For benchmarks only."""
 
+import sys
+
 from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
+from app import serving
 from app.main import create_app as create_real_app
 
 
@@ -15,3 +18,9 @@ def create_app() -> FastAPI:
         return PlainTextResponse("hello")
 
     return app
+
+
+if __name__ == "__main__":
+    serving.serve(
+        "benchmarks._hello:create_app", host="127.0.0.1", port=int(sys.argv[1]), processes=int(sys.argv[2])
+    )

@@ -37,8 +37,7 @@ def serving_in_processes(settings: Settings, log: Path, processes: int) -> Itera
         "PREFERABLY_DATABASE_URL": settings.database_url,
         "PREFERABLY_PUBLIC_URL": settings.public_url,
     }
-    arguments = [*("-m", "uvicorn", "--factory", "benchmarks._hello:create_app", "--no-access-log")]
-    arguments += ["--port", _port(settings), "--workers", str(processes)]
+    arguments = ["-m", "benchmarks._hello", _port(settings), str(processes)]
     with log.open("wb") as stream:
         process = subprocess.Popen(  # noqa: S603 - our own program, arguments as a list
             [sys.executable, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream

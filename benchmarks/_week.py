@@ -347,10 +347,9 @@ def _hurry(connection: Connection) -> None:
 
 def _settle(database: Database) -> None:
     """Bring the database to the state that it would be in after a while."""
-    with database.writing.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
-        if connection.dialect.name == "sqlite":
-            connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)")
-        else:
-            connection.exec_driver_sql("VACUUM ANALYZE")
-
-
+    is_sqlite = database.writing.dialect.name == "sqlite"
+    with database.reading.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:
+        if is_sqlite:
+            # The transaction that our engine has begun would be in the way.
+            connection.exec_driver_sql("COMMIT")
+        connection.exec_driver_sql("PRAGMA wal_checkpoint(TRUNCATE)" if is_sqlite else "VACUUM ANALYZE")

@@ -6,9 +6,22 @@ from pydantic import AwareDatetime, Field
 
 from contract.base import Contract
 from contract.conversation import Message
-from contract.vocabulary import FinishReason, LeftOut, MarginScheme, Objective, SafetyBin, Side, Split, Strength
+from contract.vocabulary import (
+    AttackVector,
+    FinishReason,
+    LeftOut,
+    MarginScheme,
+    Objective,
+    RiskCategory,
+    SafetyBin,
+    Side,
+    Split,
+    Strength,
+)
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READABLE_VERSIONS = frozenset({1, 2})
+"""Version 1 lacks the columns from ``risk_category`` on; everything else is the same."""
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
 
@@ -64,6 +77,17 @@ class PreferenceRow(Contract):
     """How many annotators judged this comparison; the row is the primary annotation."""
     agreement: float | None
     """The share of the other annotators who chose the same response; ``None`` where there was only one."""
+    risk_category: RiskCategory | None = None
+    """Of the prompt; ``None`` for helpfulness, and for prompts of the pool without one."""
+    attack_vector: AttackVector | None = None
+    """Of the prompt, as the risk category."""
+    prompt_source: Literal["written", "pool"] | None = None
+    """Whether the annotator wrote the conversation's first prompt, or it came from the prompt pool."""
+    chosen_quality: int | None = None
+    """From 1 to 7; ``None`` where the batch did not ask."""
+    rejected_quality: int | None = None
+    edited: tuple[Message, ...] | None = None
+    """The chosen response as the annotator improved it: edited > chosen > rejected. ``None`` where nobody did."""
 
 
 class DatasetFile(Contract):

@@ -4,14 +4,15 @@ from collections.abc import Iterator
 from functools import reduce
 from operator import add
 
+from app.datasets.parquet import schema_of
 from app.datasets.tally import Part, Tally
 from contract.dataset import Manifest
-from contract.vocabulary import LeftOut, Objective, SafetyBin, Split, Strength
+from contract.vocabulary import AttackVector, LeftOut, Objective, RiskCategory, SafetyBin, Split, Strength
 
 LEFT_OUT_IN_WORDS = {
     LeftOut.SAMPLING_FAILED: "The responses could not be sampled.",
     LeftOut.NOT_ANNOTATED: "Nobody judged it before the batch closed.",
-    LeftOut.SKIPPED: "An annotator said that it cannot be judged.",
+    LeftOut.SKIPPED: "An annotator said that it cannot be judged, and nobody else judged it.",
     LeftOut.UNREVIEWED: "A review of every annotation was asked for, and this one has none.",
     LeftOut.REJECTED_IN_REVIEW: "A reviewer rejected the annotation.",
     LeftOut.CHOSEN_UNSAFE_REJECTED_SAFE: "The chosen response was unsafe and the other one safe.",
@@ -51,6 +52,12 @@ FIELDS = (
     ("seconds", "From the moment both responses were shown to the submission."),
     ("n_labels", "How many annotators judged the comparison; the row is the primary annotation."),
     ("agreement", "The share of the other annotators who chose the same response; null if there was no other."),
+    ("risk_category", "Of a safety prompt: " + ", ".join(f"`{category}`" for category in RiskCategory) + "; or null."),
+    ("attack_vector", "Of a safety prompt: " + ", ".join(f"`{vector}`" for vector in AttackVector) + "; or null."),
+    ("prompt_source", "Where the conversation's first prompt came from: `written` by the annotator, or the `pool`."),
+    ("chosen_quality", "The quality of the chosen response, from 1 to 7; null if it was not asked for."),
+    ("rejected_quality", "The same of the rejected response."),
+    ("edited", "The chosen response as the annotator improved it, one assistant message; null if nobody did."),
 )
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
@@ -72,7 +79,7 @@ def render(manifest: Manifest, tally: Tally) -> str:
         ),
         "",
         *_files(manifest),
-        *_fields(),
+        *_fields(manifest),
         *_protocol(manifest),
         *_statistics(tally),
         *_labels(manifest),
@@ -128,9 +135,10 @@ def _files(manifest: Manifest) -> Iterator[str]:
     )
 
 
-def _fields() -> Iterator[str]:
+def _fields(manifest: Manifest) -> Iterator[str]:
+    columns = set(schema_of(manifest.format_version).names)
     yield from ("## Fields", "", "| field | meaning |", "|---|---|")
-    yield from (f"| `{name}` | {meaning} |" for name, meaning in FIELDS)
+    yield from (f"| `{name}` | {meaning} |" for name, meaning in FIELDS if name in columns)
     yield ""
 
 
@@ -141,10 +149,12 @@ def _protocol(manifest: Manifest) -> Iterator[str]:
         "## How it was collected",
         "",
         (
-            "An annotator wrote a prompt. Two responses were drawn from two variants of a chat model and shown side "
-            "by side, on random sides and without their origin. The annotator chose one and said how much better it "
-            "is, on four levels; for safety, they also labelled both responses as safe or unsafe. The chosen "
-            "response went on the conversation, so that each assistant turn is one comparison."
+            "An annotator wrote a prompt, or it came from a pool (`prompt_source`). Two responses were drawn "
+            "from two variants of a chat model and shown side by side, on random sides and without their origin. The "
+            "annotator chose one and said how much better it is, on four levels; for safety, they also labelled both "
+            "responses as safe or unsafe. Where the batch asked for it, they scored the quality of both and could "
+            "improve the chosen one: edited > chosen > rejected. The chosen response went on the conversation, so that "
+            "each assistant turn is one comparison."
         ),
         "",
         f"- Checkpoints: {checkpoints}",

@@ -14,7 +14,7 @@ from app.datasets.parquet import WrittenFile, folder_writer
 from app.datasets.rows import BatchMovedError, RowReader, Survey
 from app.datasets.tally import Tally
 from app.models import Batch
-from contract.dataset import CARD_FILE, MANIFEST_FILE, DatasetFile, Manifest, SplitRule
+from contract.dataset import CARD_FILE, FORMAT_VERSION, MANIFEST_FILE, DatasetFile, Manifest, SplitRule
 from contract.digests import sha256_of
 from contract.vocabulary import LeftOut, Split
 
@@ -27,6 +27,7 @@ class Identity:
     version: int
     parent: str | None
     frozen_at: datetime
+    format_version: int = FORMAT_VERSION
 
 
 def split_rule(batch: Batch) -> SplitRule:
@@ -55,7 +56,7 @@ class FolderMaker:
         guidelines = queries.guidelines(self.session)
         reader = RowReader(self.session, self.batch, self.rules, self.secret, checkpoints, guidelines)
         tally = Tally()
-        with folder_writer(folder) as writer:
+        with folder_writer(folder, format_version=self.identity.format_version) as writer:
             for row in reader.rows(survey.conversations, sides):
                 writer.add(row.split, row.row)
                 tally.add(row.split, row.row)
@@ -68,6 +69,7 @@ class FolderMaker:
             msg = f"Batch {self.batch.number} changed while it was being frozen."
             raise BatchMovedError(msg)
         manifest = Manifest(
+            format_version=self.identity.format_version,
             name=self.identity.name,
             version=self.identity.version,
             parent=self.identity.parent,

@@ -11,7 +11,7 @@ from typing import Any, Final
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from contract.dataset import PreferenceRow
+from contract.dataset import FORMAT_VERSION, PreferenceRow
 from contract.vocabulary import Objective, Split
 
 ROW_GROUP_ROWS: Final = 1024
@@ -59,8 +59,20 @@ SCHEMA: Final = pa.schema(
         ("seconds", pa.float64()),
         ("n_labels", pa.int64()),
         ("agreement", pa.float64()),
+        ("risk_category", _TEXT),
+        ("attack_vector", _TEXT),
+        ("prompt_source", _TEXT),
+        ("chosen_quality", pa.int64()),
+        ("rejected_quality", pa.int64()),
+        ("edited", _MESSAGES),
     ]
 )
+_COLUMNS_OF_VERSION_1: Final = SCHEMA.get_field_index("agreement") + 1
+
+
+def schema_of(format_version: int) -> pa.Schema:
+    """The columns of a version of the format; datasets of an older one are made again as they were."""
+    return pa.schema(list(SCHEMA)[:_COLUMNS_OF_VERSION_1]) if format_version == 1 else SCHEMA
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +98,11 @@ class _Part:
 class FolderWriter:
     """Sorts rows into ``{objective}/{split}-00000-of-0000N.parquet``; an objective or split without rows has none."""
 
-    def __init__(self, folder: Path, *, rows_per_file: int = ROWS_PER_FILE) -> None:
+    def __init__(
+        self, folder: Path, *, format_version: int = FORMAT_VERSION, rows_per_file: int = ROWS_PER_FILE
+    ) -> None:
         self._folder = folder
+        self._schema = schema_of(format_version)
         self._rows_per_file = rows_per_file
         self._parts: dict[tuple[Objective, Split], _Part] = defaultdict(_Part)
 
@@ -123,10 +138,10 @@ class FolderWriter:
         if part.writer is None:
             path = self._folder / objective / f"{split}-{len(part.files):05d}.parquet"
             path.parent.mkdir(exist_ok=True)
-            part.writer = pq.ParquetWriter(path, SCHEMA, version="2.6", compression="zstd", compression_level=3)
+            part.writer = pq.ParquetWriter(path, self._schema, version="2.6", compression="zstd", compression_level=3)
             part.files.append(path)
             part.counts.append(0)
-        table = pa.Table.from_pylist(part.waiting, schema=SCHEMA)
+        table = pa.Table.from_pylist(part.waiting, schema=self._schema)
         part.writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         part.counts[-1] += len(part.waiting)
         part.waiting.clear()
@@ -139,9 +154,9 @@ def _close(part: _Part) -> None:
 
 
 @contextmanager
-def folder_writer(folder: Path) -> Generator[FolderWriter]:
+def folder_writer(folder: Path, *, format_version: int) -> Generator[FolderWriter]:
     """A writer whose files are closed at the end, whatever happens."""
-    writer = FolderWriter(folder)
+    writer = FolderWriter(folder, format_version=format_version)
     try:
         yield writer
     finally:
@@ -149,8 +164,8 @@ def folder_writer(folder: Path) -> Generator[FolderWriter]:
 
 
 def first_rows(file: Path, limit: int) -> list[dict[str, Any]]:
-    """The first rows of a file, without reading the others."""
+    """The first rows of a file, without reading the others; columns that it has not are empty."""
     with pq.ParquetFile(file) as parquet:
         for record_batch in parquet.iter_batches(batch_size=limit):
-            return list(record_batch.to_pylist())
+            return [dict.fromkeys(SCHEMA.names) | row for row in record_batch.to_pylist()]
     return []

@@ -19,6 +19,7 @@ from app.models import (
     Guideline,
     Person,
     PreferenceDataset,
+    PromptSource,
     Response,
     Review,
     SplitPrompt,
@@ -59,6 +60,10 @@ class Annotated:
     chosen_safe: bool | None
     rejected_safe: bool | None
     seconds: float
+    chosen_quality: int | None
+    rejected_quality: int | None
+    edited_text: str | None
+    source: PromptSource
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,12 +196,17 @@ def annotated(session: Session, conversation_ids: Sequence[UUID]) -> list[Annota
             Annotation.chosen_safe,
             Annotation.rejected_safe,
             Annotation.seconds,
+            Annotation.chosen_quality,
+            Annotation.rejected_quality,
+            Annotation.edited_text,
+            Conversation.source,
         )
         .join(Annotation, (Annotation.comparison_id == Comparison.id) & Annotation.is_primary)
+        .join(Conversation, Conversation.id == Comparison.conversation_id)
         .where(Comparison.conversation_id.in_(conversation_ids))
         .order_by(Comparison.conversation_id, Comparison.turn)
     )
-    return [Annotated(*row) for row in rows]
+    return [Annotated(*values) for values in map(tuple, rows)]
 
 
 def responses(session: Session, comparison_ids: Sequence[UUID]) -> list[Sampled]:

@@ -165,8 +165,8 @@ class RowReader:
         (rejected,) = (response for response in responses if response.id != judged.chosen_response_id)
         return PreferenceRow(
             prompt=prompt,
-            chosen=_said(chosen),
-            rejected=_said(rejected),
+            chosen=_assistant(chosen.text),
+            rejected=_assistant(rejected.text),
             margin=margin(judged.strength, self.batch.margin_scheme),
             strength=judged.strength,
             objective=comparison.objective,
@@ -185,6 +185,12 @@ class RowReader:
             seconds=judged.seconds,
             n_labels=1 + len(others),
             agreement=others.count(chosen.id) / len(others) if others else None,
+            risk_category=comparison.risk_category,
+            attack_vector=comparison.attack_vector,
+            prompt_source=judged.source.value,
+            chosen_quality=judged.chosen_quality,
+            rejected_quality=judged.rejected_quality,
+            edited=_assistant(judged.edited_text) if judged.edited_text is not None else None,
         )
 
     def _provenance(self, response: queries.Sampled) -> Provenance:
@@ -205,8 +211,8 @@ class RowReader:
         )
 
 
-def _said(response: queries.Sampled) -> tuple[Message, ...]:
-    return (Message(role=Role.ASSISTANT, content=response.text),)
+def _assistant(text: str) -> tuple[Message, ...]:
+    return (Message(role=Role.ASSISTANT, content=text),)
 
 
 def _safety_bin(chosen_safe: bool | None, rejected_safe: bool | None) -> SafetyBin | None:  # noqa: FBT001 - a pair

@@ -163,7 +163,13 @@ def recreate(session: Session, dataset: PreferenceDataset, target: Path, setting
     batch = session.get_one(Batch, dataset.batch_id)
     rules = _rules(batch, [UUID(person_id) for person_id in dataset.excluded_annotators])
     manifest = manifest_of(dataset)
-    identity = Identity(name=dataset.name, version=dataset.version, parent=manifest.parent, frozen_at=dataset.frozen_at)
+    identity = Identity(
+        name=dataset.name,
+        version=dataset.version,
+        parent=manifest.parent,
+        frozen_at=dataset.frozen_at,
+        format_version=manifest.format_version,
+    )
     survey = rows.survey(session, batch, rules)
     sides = queries.splits(session, batch.id)
     maker = FolderMaker(session, batch, identity, rules, settings.pseudonym_secret.get_secret_value())

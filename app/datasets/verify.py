@@ -9,8 +9,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from app.datasets.parquet import SCHEMA
-from contract.dataset import CARD_FILE, FORMAT_VERSION, MANIFEST_FILE, DatasetFile, Manifest
+from app.datasets.parquet import schema_of
+from contract.dataset import CARD_FILE, MANIFEST_FILE, READABLE_VERSIONS, DatasetFile, Manifest
 from contract.digests import sha256_of
 
 
@@ -36,14 +36,15 @@ def verify_folder(folder: Path, *, manifest_sha256: str | None = None) -> list[s
     if not (folder / CARD_FILE).is_file():
         problems.append(f"{CARD_FILE} is missing.")
     for file in manifest.files:
-        problems.extend(_file_problems(folder, file))
+        problems.extend(_file_problems(folder, file, manifest.format_version))
     problems.extend(_stray_files(folder, manifest))
     return problems
 
 
 def _manifest_problems(manifest: Manifest) -> Iterator[str]:
-    if manifest.format_version != FORMAT_VERSION:
-        yield f"{MANIFEST_FILE}: format_version is {manifest.format_version}; this program knows {FORMAT_VERSION}."
+    if manifest.format_version not in READABLE_VERSIONS:
+        known = " and ".join(str(version) for version in sorted(READABLE_VERSIONS))
+        yield f"{MANIFEST_FILE}: format_version is {manifest.format_version}; this program knows {known}."
     if manifest.rows + sum(manifest.left_out.values()) != manifest.comparisons:
         yield f"{MANIFEST_FILE}: rows and left_out together are not the {manifest.comparisons} comparisons."
     counted = Counter({(count.objective, count.split): count.rows for count in manifest.counts})
@@ -54,7 +55,7 @@ def _manifest_problems(manifest: Manifest) -> Iterator[str]:
         yield f"{MANIFEST_FILE}: the rows of counts, files and the whole differ."
 
 
-def _file_problems(folder: Path, file: DatasetFile) -> Iterator[str]:
+def _file_problems(folder: Path, file: DatasetFile, format_version: int) -> Iterator[str]:
     path = PurePosixPath(file.path)
     place = folder / path
     if path.is_absolute() or ".." in path.parts or place.resolve() != folder.resolve() / path:
@@ -66,10 +67,10 @@ def _file_problems(folder: Path, file: DatasetFile) -> Iterator[str]:
     elif sha256_of(place) != file.sha256:
         yield f"{file.path} is damaged: its sha256 is not {file.sha256}."
     else:
-        yield from _parquet_problems(place, file)
+        yield from _parquet_problems(place, file, format_version)
 
 
-def _parquet_problems(place: Path, file: DatasetFile) -> Iterator[str]:
+def _parquet_problems(place: Path, file: DatasetFile, format_version: int) -> Iterator[str]:
     try:
         with pq.ParquetFile(place) as parquet:
             rows, schema = parquet.metadata.num_rows, parquet.schema_arrow
@@ -78,7 +79,7 @@ def _parquet_problems(place: Path, file: DatasetFile) -> Iterator[str]:
         return
     if rows != file.rows:
         yield f"{file.path} holds {rows} rows, not {file.rows}."
-    if not schema.equals(SCHEMA):
+    if not schema.equals(schema_of(format_version)):
         yield f"{file.path} has other columns than the format says."
 
 

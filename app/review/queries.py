@@ -1,19 +1,24 @@
 """The SQL of reviews: which annotations wait for a verdict."""
 
+from collections.abc import Sequence
 from uuid import UUID
 
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, defer, joinedload
 
-from app.models import Annotation, Batch, BatchState, Comparison, Response, Review
+from app.models import Annotation, Batch, BatchState, Comparison, Flag, Response, Review
 
 
 def _waiting(reviewer_id: UUID) -> tuple[ColumnElement[bool], ...]:
-    """Annotations of batches that are not frozen, by others, whose present revision has no verdict."""
+    """Primary annotations of batches that are not frozen, by others, whose present revision has no verdict.
+
+    A second opinion is no row of a dataset, so nobody needs to approve it.
+    """
     has_verdict = (
         select(Review.id).where(Review.annotation_id == Annotation.id, Review.revision == Annotation.revision).exists()
     )
-    return (Batch.state != BatchState.FROZEN, Annotation.annotator_id != reviewer_id, ~has_verdict)
+    is_by_other = Annotation.annotator_id != reviewer_id
+    return (Annotation.is_primary.is_(True), Batch.state != BatchState.FROZEN, is_by_other, ~has_verdict)
 
 
 def count_waiting(session: Session, reviewer_id: UUID) -> int:
@@ -46,6 +51,11 @@ def waiting(session: Session, reviewer_id: UUID, *, limit: int, offset: int) -> 
         .offset(offset)
     )
     return [(annotation, batch) for annotation, batch in rows]
+
+
+def flags(session: Session, comparison_ids: Sequence[UUID]) -> list[Flag]:
+    """What annotators noted about some comparisons, the earliest first."""
+    return list(session.scalars(select(Flag).where(Flag.comparison_id.in_(comparison_ids)).order_by(Flag.at, Flag.id)))
 
 
 def annotation_and_batch(session: Session, annotation_id: UUID) -> tuple[Annotation, Batch] | None:

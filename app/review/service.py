@@ -1,5 +1,6 @@
 """Content review: somebody else approves an annotation, or rejects it and says why (Llama 2, appendix A.5.3)."""
 
+from collections import defaultdict
 from dataclasses import dataclass
 from uuid import UUID
 
@@ -8,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.accounts import audit
 from app.conversations import history
 from app.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
-from app.models import Annotation, BatchState, Person, Response, Review, Verdict
+from app.models import Annotation, BatchState, Flag, Person, Response, Review, Verdict
 from app.review import queries
 from contract.conversation import Message
 from contract.vocabulary import Side
@@ -50,6 +51,12 @@ class Item:
     responses: list[Response]
     """As they were shown: A, then B."""
     chosen_side: Side
+    flags: list[Flag]
+    """What the annotator, or another who saw the comparison, noted about it."""
+
+    def quality(self, side: Side) -> int | None:
+        """The quality score of the response on a side."""
+        return self.annotation.chosen_quality if side is self.chosen_side else self.annotation.rejected_quality
 
 
 @dataclass(frozen=True)
@@ -69,6 +76,9 @@ def queue(session: Session, reviewer: Person, page: int) -> Queue:
     page = min(page, pages)
     found = queries.waiting(session, reviewer.id, limit=PAGE_SIZE, offset=(page - 1) * PAGE_SIZE)
     prompts = history.prompts_with_context(session, [annotation.comparison for annotation, _ in found])
+    flags: dict[UUID, list[Flag]] = defaultdict(list)
+    for flag in queries.flags(session, [annotation.comparison_id for annotation, _ in found]):
+        flags[flag.comparison_id].append(flag)
     items = [
         Item(
             annotation=annotation,
@@ -80,6 +90,7 @@ def queue(session: Session, reviewer: Person, page: int) -> Queue:
                 for response in annotation.comparison.responses
                 if response.id == annotation.chosen_response_id
             ),
+            flags=flags[annotation.comparison_id],
         )
         for annotation, batch in found
     ]

@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
 from contract.conversation import Message
-from contract.dataset import FORMAT_VERSION, MANIFEST_FILE, DatasetFile, Manifest
+from contract.dataset import MANIFEST_FILE, READABLE_VERSIONS, DatasetFile, Manifest
 from contract.digests import sha256_of
 from contract.vocabulary import Objective, Role, Side, Split, Strength
 from model_worker.errors import DatasetError
@@ -104,8 +104,9 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
     except ValidationError as error:
         msg = f"{path}: {explain(error)}"
         raise DatasetError(msg) from None
-    if manifest.format_version != FORMAT_VERSION:
-        msg = f"{path}: format_version is {manifest.format_version}; this trainer reads version {FORMAT_VERSION}."
+    if manifest.format_version not in READABLE_VERSIONS:
+        known = " and ".join(str(version) for version in sorted(READABLE_VERSIONS))
+        msg = f"{path}: format_version is {manifest.format_version}; this trainer reads versions {known}."
         raise DatasetError(msg)
     return manifest, hashlib.sha256(content).hexdigest()
 

@@ -14,12 +14,16 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
 from app.database import Database, connect
+from app.datasets import queries
 from app.datasets import service as datasets
+from app.datasets.folder import FolderMaker, Identity
 from app.datasets.parquet import ROW_GROUP_ROWS, SCHEMA, FolderWriter
+from app.datasets.rows import survey as survey_batch
 from app.datasets.service import NotReproducibleError
 from app.datasets.store import TargetTakenError
 from app.datasets.verify import verify_folder
 from app.models import (
+    Annotation,
     Base,
     Batch,
     BatchState,
@@ -29,13 +33,26 @@ from app.models import (
     Person,
     PersonRole,
     PreferenceDataset,
+    PromptSource,
     Review,
+    Skip,
+    SkipReason,
     SplitPrompt,
     Verdict,
 )
 from app.settings import Settings
 from contract.dataset import Manifest, PreferenceRow
-from contract.vocabulary import LeftOut, MarginScheme, Objective, Side, Split, Strength
+from contract.vocabulary import (
+    AttackVector,
+    LeftOut,
+    MarginScheme,
+    Objective,
+    RiskCategory,
+    Side,
+    Split,
+    Strength,
+)
+from model_worker.reward.data import load_preference_dataset
 from tests import factories as make
 
 FROZEN_AT = datetime(2026, 11, 23, 9, 30, 1, 234567, tzinfo=UTC)
@@ -77,6 +94,28 @@ def review(session: Session, annotation: Any, verdict: Verdict) -> None:
             feedback="Look again.",
         )
     )
+    session.flush()
+
+
+def add_feedback(session: Session, batch: Batch) -> None:
+    """What batches may ask for beside the choice: tags, quality, edits; and prompts that come from the pool."""
+    judged = session.execute(
+        select(Annotation, Comparison, Conversation)
+        .join(Comparison, Comparison.id == Annotation.comparison_id)
+        .join(Conversation, Conversation.id == Comparison.conversation_id)
+        .where(Comparison.batch_id == batch.id)
+        .order_by(Annotation.id)
+    )
+    for number, (annotation, comparison, conversation) in enumerate(judged):
+        if comparison.objective is Objective.SAFETY:
+            comparison.risk_category = list(RiskCategory)[number % 3]
+            comparison.attack_vector = list(AttackVector)[number % 7]
+        if number % 2:
+            annotation.chosen_quality, annotation.rejected_quality = 1 + number % 7, 7 - number % 7
+        if number % 3:
+            annotation.edited_text = f"Better: {comparison.prompt}"
+        if number % 4 == 0:
+            conversation.source = PromptSource.POOL
     session.flush()
 
 
@@ -162,6 +201,77 @@ def test_a_row_says_everything_that_is_known_of_a_comparison(database: Database,
     assert first["annotator"] == row["annotator"] != helpful["annotator"]
     assert str(ann.id) not in str(rows)
     assert "Ann" not in str(rows)
+
+
+def test_a_row_says_what_else_the_batch_asked_for(database: Database, settings: Settings) -> None:
+    with database.write() as session:
+        batch = make.make_open_batch(session, held_out_share=0.0)
+        ann = make.make_person(session)
+        (full,) = make.make_judged(session, batch, ann, "Risky?", objective=Objective.SAFETY)
+        make.make_judged(session, batch, ann, "Harmless?")
+        full.chosen_quality, full.rejected_quality, full.edited_text = 6, 2, "Much better."
+        comparison = session.get_one(Comparison, full.comparison_id)
+        comparison.risk_category, comparison.attack_vector = RiskCategory.UNQUALIFIED_ADVICE, AttackVector.NON_ENGLISH
+        session.get_one(Conversation, comparison.conversation_id).source = PromptSource.POOL
+        dataset = freeze(session, batch, settings)
+    names = ("risk_category", "attack_vector", "prompt_source", "chosen_quality", "rejected_quality", "edited")
+    found = {
+        row["objective"]: tuple(row[name] for name in names) for row in rows_of(datasets.folder_of(dataset, settings))
+    }
+    improved = [{"role": "assistant", "content": "Much better."}]
+    assert found == {
+        "safety": ("unqualified_advice", "non_english", "pool", 6, 2, improved),
+        "helpfulness": (None, None, "written", None, None, None),
+    }
+
+
+def test_what_one_annotator_skips_and_another_judges_is_a_row(database: Database, settings: Settings) -> None:
+    with database.write() as session:
+        batch = make.make_open_batch(session)
+        ann, bo = make.make_person(session), make.make_person(session, "Bo")
+        comparison = make.make_pool_comparison(session, batch)
+        session.add(Skip(comparison_id=comparison.id, annotator_id=bo.id, reason=SkipReason.CANNOT_JUDGE))
+        make.make_annotation(session, comparison, ann)
+        dataset = freeze(session, batch, settings)
+    manifest = datasets.manifest_of(dataset)
+    assert (manifest.rows, manifest.left_out) == (1, {})
+
+
+def test_a_dataset_of_the_first_version_is_checked_and_made_again_as_it_was(
+    database: Database, settings: Settings, tmp_path: Path
+) -> None:
+    with database.write() as session:
+        batch = make.make_week(session, make.make_person(session), conversations=4)
+        add_feedback(session, batch)
+        dataset = freeze(session, batch, settings)
+        # As an app of that time would have written it.
+        stored = datasets.folder_of(dataset, settings)
+        shutil.rmtree(stored)
+        survey = survey_batch(session, batch, datasets._rules(batch, []))
+        identity = Identity(dataset.name, 1, None, FROZEN_AT, format_version=1)
+        secret = settings.pseudonym_secret.get_secret_value()
+        stored.mkdir()
+        manifest, content = FolderMaker(session, batch, identity, datasets._rules(batch, []), secret).write(
+            stored, survey, queries.splits(session, batch.id)
+        )
+        dataset.manifest = manifest.model_dump(mode="json")
+        dataset.manifest_sha256 = hashlib.sha256(content).hexdigest()
+    assert manifest.format_version == 1
+    columns = set(rows_of(stored)[0]) - {"split"}
+    new = {"risk_category", "attack_vector", "prompt_source", "chosen_quality", "rejected_quality", "edited"}
+    assert columns == set(PreferenceRow.model_fields) - new
+    card = (stored / "README.md").read_text(encoding="utf-8")
+    assert "| `agreement` |" in card
+    assert "| `edited` |" not in card
+    assert verify_folder(stored, manifest_sha256=dataset.manifest_sha256) == []
+    with database.read() as session:
+        found = datasets.get(session, dataset.name)
+        datasets.recreate(session, found, tmp_path / "again", settings)
+        shown = datasets.first_rows(found, Objective.SAFETY, settings, limit=1)
+    assert bytes_of(tmp_path / "again") == bytes_of(stored)
+    assert shown[0]["edited"] is None
+    trained_on = load_preference_dataset(stored, Objective.HELPFULNESS)
+    assert len(trained_on.train) + len(trained_on.test) == 6
 
 
 def test_swapping_the_sides_changes_nothing_but_the_side(database: Database, settings: Settings) -> None:
@@ -303,6 +413,7 @@ def test_a_dataset_is_made_again_with_the_same_bytes(database: Database, setting
     with database.write() as session:
         ann = make.make_person(session)
         batch = make.make_week(session, ann)
+        add_feedback(session, batch)
         dataset = freeze(session, batch, settings)
     stored = datasets.folder_of(dataset, settings)
     with database.write() as session:
@@ -455,6 +566,7 @@ def test_both_databases_give_the_same_bytes(sqlite_settings: Settings, postgresq
     sqlite = connect(sqlite_settings.database_url)
     with sqlite.write() as session:
         batch = make.make_week(session, make.make_person(session), word="Tee mit Süßstoff — 茶 ☕")
+        add_feedback(session, batch)
     with sqlite.read() as source, postgresql.write() as target:
         for table in Base.metadata.sorted_tables:
             rows = [dict(row) for row in source.execute(select(table)).mappings()]

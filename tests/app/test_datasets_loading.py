@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import select
 
 from app.database import connect
 from app.datasets import card
 from app.datasets import service as datasets
 from app.datasets.parquet import SCHEMA
-from app.models import now
+from app.models import Annotation, now
 from app.paths import ROOT
 from app.settings import Settings
 from contract.dataset import PreferenceRow
@@ -36,6 +37,8 @@ def frozen(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> P
     with database.write() as session:
         ann = make.make_person(session)
         full = make.make_week(session, ann, conversations=5)
+        for annotation in session.scalars(select(Annotation).where(Annotation.objective == Objective.HELPFULNESS)):
+            annotation.edited_text = "Even better."
         small = make.make_open_batch(session)
         make.make_judged(session, small, ann, "The only conversation")
         for batch in (full, small):
@@ -86,7 +89,7 @@ def test_the_documented_snippets_run(offline: Path) -> None:
     from model_worker.demo.tiny import make_tiny_checkpoint  # noqa: PLC0415
 
     make_tiny_checkpoint(offline / "chat-checkpoint")
-    loading, training = snippets()
+    loading, training, editing = snippets()
     found: dict[str, Any] = {}
     exec(loading, found)
     exec(training, found)
@@ -94,6 +97,10 @@ def test_the_documented_snippets_run(offline: Path) -> None:
     assert trainer.state.global_step == 2
     assert trainer.state.log_history[-1]["train_loss"] > 0
     assert "margin" in trainer.train_dataset.column_names
+    exec(editing, found)
+    assert len(found["pairs"]) == 6
+    assert found["pairs"][0]["chosen"] == [{"role": "assistant", "content": "Even better."}]
+    assert found["pairs"][0]["rejected"] == found["rows"][0]["chosen"]
 
 
 def test_the_document_and_the_card_name_every_column_and_reason(offline: Path) -> None:

@@ -9,11 +9,22 @@ from sqlalchemy import select
 
 from app.batches.reconciler import reconcile
 from app.database import Database
-from app.models import Annotation, Batch, BatchState, PersonRole, Review, Verdict, now
+from app.models import (
+    Annotation,
+    Batch,
+    BatchState,
+    Comparison,
+    Flag,
+    FlagKind,
+    PersonRole,
+    Review,
+    Verdict,
+    now,
+)
 from app.review import service
 from app.review.service import OwnWorkError
 from app.settings import Settings
-from contract.vocabulary import Objective, Side
+from contract.vocabulary import AttackVector, Objective, RiskCategory, Side
 from tests import factories as make
 from tests.conftest import Browser
 
@@ -57,6 +68,48 @@ def test_a_reviewer_sees_what_the_annotator_saw_and_said(sign_in: Callable[..., 
         assert words in page
     for secret in ("chat-1", "0.7", "1.2", "temperature"):
         assert secret not in page
+
+
+def test_what_else_was_said_is_shown_and_flags_too(
+    annotation_id: UUID, database: Database, sign_in: Callable[..., Browser]
+) -> None:
+    with database.write() as session:
+        annotation = session.get_one(Annotation, annotation_id)
+        annotation.chosen_quality, annotation.rejected_quality = 6, 2
+        annotation.edited_text = "Warm <i>water</i> **first**."
+        comparison = session.get_one(Comparison, annotation.comparison_id)
+        comparison.risk_category, comparison.attack_vector = RiskCategory.UNQUALIFIED_ADVICE, AttackVector.LOGIC
+        for person, kind, note in (
+            (annotation.annotator_id, FlagKind.NAMES_ITS_MODEL, ""),
+            (make.make_person(session, "Bo").id, FlagKind.OTHER, "Looks <odd>."),
+        ):
+            session.add(Flag(comparison_id=comparison.id, annotator_id=person, kind=kind, note=note))
+    page = sign_in(PersonRole.REVIEWER).get("/review").text
+    assert "A, quality 2 of 7" in page
+    assert "B, chosen, quality 6 of 7" in page
+    assert "B, as the annotator improved it" in page
+    assert "<strong>first</strong>" in page
+    assert "<i>water" not in page
+    assert "Flagged: names its model<" in page
+    assert "Flagged: other. Looks &lt;odd&gt;." in page
+    assert "unqualified advice" in page
+    # The first turn has none of it.
+    first = page[: page.index("And now?")]
+    assert "quality" not in first
+    assert "Flagged" not in first
+    assert "improved" not in first
+
+
+def test_second_opinions_do_not_wait_for_a_verdict(
+    annotation_id: UUID, database: Database, sign_in: Callable[..., Browser]
+) -> None:
+    with database.write() as session:
+        comparison = session.get_one(Comparison, session.get_one(Annotation, annotation_id).comparison_id)
+        bo = make.make_person(session, "Bo")
+        second = make.make_annotation(session, comparison, bo, chosen_safe=True, rejected_safe=True, is_primary=False)
+    page = sign_in(PersonRole.REVIEWER).get("/review").text
+    assert "2 annotations without a verdict" in page
+    assert f"annotation-{second.id}" not in page
 
 
 def test_approving_and_rejecting(annotation_id: UUID, database: Database, sign_in: Callable[..., Browser]) -> None:

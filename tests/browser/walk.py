@@ -18,7 +18,8 @@ def ask(page: Page, prompt: str) -> None:
     for name, value in (("risk_category", "unqualified_advice"), ("attack_vector", "logic")):
         if page.locator(f"select[name={name}]").count():
             page.locator(f"select[name={name}]").select_option(value)
-    page.get_by_role("button", name="Send").click()
+    with page.expect_response(lambda answer: answer.request.method == "POST" and "/conversations" in answer.url):
+        page.get_by_role("button", name="Send").click()
 
 
 def at(page: Page, screen: str) -> None:
@@ -33,7 +34,7 @@ def begin(stage: Stage, page: Page, objective: str = "helpfulness") -> None:
 
 def walk(stage: Stage, page: Page, name: str, take: Take) -> None:
     """Meet every state, signed in as somebody who has done nothing yet."""
-    stage.set_batch(state=BatchState.PLANNED, curriculum=texts.CURRICULUM)
+    stage.set_batch(state=BatchState.SCHEDULED, curriculum=texts.CURRICULUM)
     stage.enter(page, name, has_read=False)
     take("closed")
     stage.set_batch(state=BatchState.OPEN)

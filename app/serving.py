@@ -9,12 +9,11 @@ from uvicorn.supervisors import Multiprocess
 def serve(factory: str, *, host: str, port: int, processes: int) -> None:
     """Serve the app that a factory, named ``module:function``, makes, until interrupted."""
     config = uvicorn.Config(factory, factory=True, host=host, port=port, access_log=False, workers=processes)
-    server = uvicorn.Server(config)
     if processes == 1:
-        server.run()
+        uvicorn.Server(config).run()
         return
     shared = config.bind_socket()
     # asyncio turns Nagle's algorithm off only for sockets that it makes itself. With it, an answer in two packets
     # waits 40 ms for the other side to acknowledge the first. Connections inherit this from the socket they come by.
     shared.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    Multiprocess(config, target=server.run, sockets=[shared]).run()
+    Multiprocess(config, sockets=[shared]).run()

@@ -43,7 +43,7 @@ def serving_in_processes(settings: Settings, log: Path, processes: int) -> Itera
             [sys.executable, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )
     try:
-        _wait_until_it_answers(settings.public_url)
+        _wait_until_it_answers(settings.public_url, process)
         yield process.pid
     finally:
         process.terminate()
@@ -84,13 +84,13 @@ def _port(settings: Settings) -> str:
     return settings.public_url.rsplit(":", 1)[1]
 
 
-def _wait_until_it_answers(url: str) -> None:
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
     deadline = time.monotonic() + _START_S
     while True:
         try:
             httpx.get(f"{url}/health", timeout=5).raise_for_status()
         except httpx.HTTPError:
-            if time.monotonic() > deadline:
+            if time.monotonic() > deadline or (process is not None and process.poll() is not None):
                 raise
             time.sleep(_POLL_S)
         else:

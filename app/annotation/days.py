@@ -7,10 +7,10 @@ from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy import func, select
-from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session
 
 from app.models import Batch, BatchTarget, WorkDay
+from app.upserts import Upsert
 from contract.vocabulary import Objective
 
 _COUNTED = ("annotations", "comparisons", "skips", "seconds", "pool_prompts")
@@ -46,21 +46,20 @@ def day_of(batch: Batch, at: datetime) -> date:
     return at.astimezone(ZoneInfo(batch.time_zone)).date()
 
 
+_ADD = Upsert(
+    WorkDay,
+    ["annotator_id", "batch_id", "objective", "day"],
+    # The database adds, so that two tabs of one annotator both count.
+    lambda new: {name: getattr(WorkDay, name) + new[name] for name in _COUNTED},
+)
+
+
 def count(
     session: Session, batch: Batch, objective: Objective, annotator_id: UUID, *, at: datetime, work: Work
 ) -> None:
-    """Add to the annotator's day. The database adds, so that two tabs of one annotator both count."""
-    values = {name: getattr(work, name) for name in _COUNTED}
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
-    row = insert(WorkDay).values(
-        annotator_id=annotator_id, batch_id=batch.id, objective=objective, day=day_of(batch, at), **values
-    )
-    session.execute(
-        row.on_conflict_do_update(
-            index_elements=["annotator_id", "batch_id", "objective", "day"],
-            set_={name: getattr(WorkDay, name) + values[name] for name in _COUNTED},
-        )
-    )
+    """Add to the annotator's day."""
+    keys = {"annotator_id": annotator_id, "batch_id": batch.id, "objective": objective, "day": day_of(batch, at)}
+    _ADD.run(session, keys | {name: getattr(work, name) for name in _COUNTED})
 
 
 def progress(session: Session, batch_id: UUID) -> Sequence[ObjectiveProgress]:

@@ -74,16 +74,21 @@ def resume(session: Session, annotator: Person) -> Desk:
     return desk if desk.focus is not None else desk.at(_to_go_on_with(desk.rows, None))
 
 
-def next_step(session: Session, annotator: Person, *, minutes: float, asked: UUID | None = None) -> Desk:
+def next_step(
+    session: Session, annotator: Person, *, minutes: float, asked: UUID | None = None, batch: Batch | None = None
+) -> Desk:
     """The desk after something was done: what is ready comes first, and where nothing is, something is handed out.
 
-    ``asked`` is the comparison that the annotator was busy with, which is shown where nothing waits to be judged.
+    ``asked`` is the comparison that the annotator was busy with, which is shown where nothing waits to be judged, and
+    ``batch`` its batch if it is at hand.
     """
     at = now()
     _note_presence(session, annotator, at)
     desk = look(session, annotator)
     if desk.focus is None:
-        handed = _hand_out(session, annotator, at=at, minutes=minutes)
+        is_open = batch is not None and batch.state is BatchState.OPEN
+        open_batch = batch if is_open else batches.open_batch(session)
+        handed = _hand_out(session, annotator, open_batch, at=at, minutes=minutes)
         if handed is not None:
             return Desk([*desk.rows, handed], handed.comparison_id)
         return desk.at(_to_go_on_with(desk.rows, asked))
@@ -101,8 +106,9 @@ def _hands_out(batch: Batch) -> bool:
     return batch.pool_share > 0 or batch.overlap_share > 0 or batch.skip_policy is SkipPolicy.HAND_ON
 
 
-def _hand_out(session: Session, annotator: Person, *, at: datetime, minutes: float) -> UnderWay | None:
-    batch = batches.open_batch(session)
+def _hand_out(
+    session: Session, annotator: Person, batch: Batch | None, *, at: datetime, minutes: float
+) -> UnderWay | None:
     if batch is None or not _hands_out(batch):
         return None
     with_new = _is_for_the_pool(session, annotator, batch)
@@ -131,6 +137,7 @@ def _row(batch: Batch, comparison: Comparison) -> UnderWay:
         excerpt=queries.excerpt(comparison.prompt),
         is_own=False,
         is_growing=True,
+        asked_at=comparison.created_at,
     )
 
 

@@ -5,15 +5,23 @@ from dataclasses import dataclass, fields
 from typing import Any
 from uuid import UUID, uuid5
 
-from sqlalchemy import delete, select
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Uuid, bindparam, delete, select
 from sqlalchemy.orm import Session
 
 from app.models import Draft, DraftKind, Person, new_id, now
+from app.upserts import Upsert
 from contract.vocabulary import Objective
 
 # Of one annotator: an abandoned form leaves its draft behind, and nobody has this many open.
 _MOST_DRAFTS = 20
+_KEEP = Upsert(
+    Draft,
+    ["annotator_id", "form_id"],
+    lambda new: {"kind": new.kind, "fields": new.fields, "updated_at": new.updated_at},
+)
+_DROP = delete(Draft).where(
+    Draft.annotator_id == bindparam("annotator", type_=Uuid()), Draft.form_id == bindparam("form", type_=Uuid())
+)
 
 
 @dataclass(frozen=True)
@@ -62,31 +70,18 @@ def find(session: Session, annotator: Person, form_id: UUID) -> Filling | None:
 
 def keep(session: Session, annotator: Person, form_id: UUID, kind: DraftKind, values: Mapping[str, object]) -> None:
     """Keep what is in a form; the last state wins."""
-    insert = postgresql.insert if session.get_bind().dialect.name == "postgresql" else sqlite.insert
     row = {"kind": kind, "fields": dict(values), "updated_at": now()}
-    session.execute(
-        insert(Draft)
-        .values(annotator_id=annotator.id, form_id=form_id, **row)
-        .on_conflict_do_update(index_elements=["annotator_id", "form_id"], set_=row)
-    )
+    _KEEP.run(session, {"annotator_id": annotator.id, "form_id": form_id} | row)
     old = (
         select(Draft.form_id)
         .where(Draft.annotator_id == annotator.id)
         .order_by(Draft.updated_at.desc(), Draft.form_id)
         .offset(_MOST_DRAFTS)
     )
-    _delete(session, annotator, list(session.scalars(old)))
+    for old_id in session.scalars(old).all():
+        drop(session, annotator, old_id)
 
 
 def drop(session: Session, annotator: Person, form_id: UUID) -> None:
     """Forget what was in a form: it was sent."""
-    _delete(session, annotator, [form_id])
-
-
-def _delete(session: Session, annotator: Person, form_ids: list[UUID]) -> None:
-    if form_ids:
-        session.execute(
-            delete(Draft)
-            .where(Draft.annotator_id == annotator.id, Draft.form_id.in_(form_ids))
-            .execution_options(synchronize_session=False)
-        )
+    session.connection().execute(_DROP, {"annotator": annotator.id, "form": form_id})

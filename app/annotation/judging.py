@@ -33,11 +33,13 @@ _MOST_SKIPS = 3
 _JUDGED = ("strength", "chosen_safe", "rejected_safe", "rationale", "chosen_quality", "rejected_quality", "edited_text")
 
 
-def annotate(session: Session, annotator: Person, held: Held, answer: Answer, *, minutes: float) -> Annotation:
+def annotate(
+    session: Session, annotator: Person, batch: Batch, held: Held, answer: Answer, *, minutes: float
+) -> Annotation:
     """Record a choice, or change it as long as that is fair; every change is a revision.
 
-    ``held`` is locked, and ``answer`` one that was read for it. The first annotation of a comparison is primary: it
-    is the dataset's row and the conversation's history; later ones count towards agreement.
+    ``held`` is locked, ``batch`` is its batch and held open, and ``answer`` was read for it. The first annotation of a
+    comparison is primary: it is the dataset's row and the conversation's history; later ones count towards agreement.
 
     Raises:
         BatchClosedError: The batch takes no more annotations.
@@ -50,7 +52,7 @@ def annotate(session: Session, annotator: Person, held: Held, answer: Answer, *,
     annotation = queries.annotation_of(session, comparison.id, annotator.id) if is_known else None
     if annotation is not None and _says(annotation, answer):
         return annotation
-    batch = service.running_batch(session, comparison.batch_id)
+    service.require_running(batch)
     at = now()
     if annotation is None:
         _require_place(held, at=at, minutes=minutes)

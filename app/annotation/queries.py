@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
-from sqlalchemy import Select, func, literal, select, update
+from sqlalchemy import BindParameter, Select, Uuid, bindparam, func, literal, select, union_all, update
 from sqlalchemy.orm import Session, aliased, contains_eager, selectinload
 
 from app.models import (
@@ -29,6 +30,10 @@ from app.models import (
 )
 from contract.vocabulary import Objective
 
+# The statements that every screen needs are built once: building one costs more than running it.
+_ANNOTATOR: BindParameter[UUID] = bindparam("annotator_id", type_=Uuid())
+_COMPARISON: BindParameter[UUID] = bindparam("comparison_id", type_=Uuid())
+_OBJECTIVE: BindParameter[Objective] = bindparam("objective", type_=Guideline.objective.type)
 _RUNNING = (BatchState.OPEN, BatchState.CLOSING)
 _EXCERPT_CHARACTERS = 80
 # Only what the screen shows is read. Touching anything else of a response, such as its temperature, fails.
@@ -54,6 +59,7 @@ class UnderWay:
     is_own: bool
     is_growing: bool
     """Whether some text of its responses is there."""
+    asked_at: datetime
 
 
 def excerpt(prompt: str) -> str:
@@ -61,13 +67,7 @@ def excerpt(prompt: str) -> str:
     return prompt[:_EXCERPT_CHARACTERS]
 
 
-def under_way(session: Session, annotator_id: UUID) -> list[UnderWay]:
-    """What is on an annotator's desk in the batches that are running: what waited longest comes first."""
-    rows = [*session.execute(_own(annotator_id)), *session.execute(_handed(annotator_id))]
-    return [UnderWay(**row._mapping) for row in rows]  # noqa: SLF001 - the public name of a row's mapping
-
-
-def _desk(is_own: bool) -> Select[*tuple[object, ...]]:  # noqa: FBT001 - a value of the row
+def _desk(*, is_own: bool) -> Select[*tuple[Any, ...]]:
     grows = select(Response.id).where(Response.comparison_id == Comparison.id, Response.text != "").exists()
     return (
         select(
@@ -81,13 +81,14 @@ def _desk(is_own: bool) -> Select[*tuple[object, ...]]:  # noqa: FBT001 - a valu
             func.substr(Comparison.prompt, 1, _EXCERPT_CHARACTERS).label("excerpt"),
             literal(is_own).label("is_own"),
             grows.label("is_growing"),
+            Comparison.created_at.label("asked_at"),
         )
         .join(Batch, Batch.id == Comparison.batch_id)
         .where(Batch.state.in_(_RUNNING))
     )
 
 
-def _own(annotator_id: UUID) -> Select[*tuple[object, ...]]:
+def _own() -> Select[*tuple[Any, ...]]:
     later = aliased(Comparison)
     has_later = select(later.id).where(
         later.conversation_id == Comparison.conversation_id, later.turn > Comparison.turn
@@ -96,26 +97,37 @@ def _own(annotator_id: UUID) -> Select[*tuple[object, ...]]:
         _desk(is_own=True)
         .join(Conversation, Conversation.id == Comparison.conversation_id)
         .where(
-            Conversation.annotator_id == annotator_id,
+            Conversation.annotator_id == _ANNOTATOR,
             Conversation.state == ConversationState.ACTIVE,
             ~has_later.exists(),
         )
-        .order_by(Comparison.created_at)
     )
 
 
-def _handed(annotator_id: UUID) -> Select[*tuple[object, ...]]:
+def _handed() -> Select[*tuple[Any, ...]]:
     return (
         _desk(is_own=False)
         .join(Assignment, Assignment.comparison_id == Comparison.id)
         .where(
-            Assignment.annotator_id == annotator_id,
+            Assignment.annotator_id == _ANNOTATOR,
             Assignment.state == AssignmentState.HELD,
             Assignment.held_until.is_not(None),
             Comparison.state.in_([ComparisonState.READY, ComparisonState.ANNOTATED]),
         )
-        .order_by(Comparison.created_at)
     )
+
+
+_UNDER_WAY = union_all(_own(), _handed())
+
+
+def under_way(session: Session, annotator_id: UUID) -> list[UnderWay]:
+    """What is on an annotator's desk in the batches that are running: their own comparisons, then those handed out.
+
+    What waited longest comes first.
+    """
+    rows = session.execute(_UNDER_WAY, {"annotator_id": annotator_id}).all()
+    found = [UnderWay(*row) for row in rows]
+    return sorted(found, key=lambda row: (not row.is_own, row.asked_at))
 
 
 def next_batch(session: Session) -> Batch | None:
@@ -159,15 +171,32 @@ class Held:
         return self.conversation.source is PromptSource.POOL
 
 
+_HELD = (
+    select(Assignment, Comparison)
+    .join(Comparison, Comparison.id == Assignment.comparison_id)
+    .join(Comparison.conversation)
+    .where(Assignment.comparison_id == _COMPARISON, Assignment.annotator_id == _ANNOTATOR)
+    .options(contains_eager(Comparison.conversation), _SHOWN)
+)
+_LOCKED = (
+    select(Comparison)
+    .where(Comparison.id == _COMPARISON)
+    .with_for_update(of=Comparison)
+    .execution_options(populate_existing=True)
+    .options(_SIDES)
+)
+_PLACE = (
+    select(Assignment, Conversation)
+    .join(Comparison, Comparison.id == Assignment.comparison_id)
+    .join(Conversation, Conversation.id == Comparison.conversation_id)
+    .where(Assignment.comparison_id == _COMPARISON, Assignment.annotator_id == _ANNOTATOR)
+    .execution_options(populate_existing=True)
+)
+
+
 def held(session: Session, annotator_id: UUID, comparison_id: UUID) -> Held | None:
     """A comparison that the annotator has a place at, with its responses as far as they are shown."""
-    row = session.execute(
-        select(Assignment, Comparison)
-        .join(Comparison, Comparison.id == Assignment.comparison_id)
-        .join(Comparison.conversation)
-        .where(Assignment.comparison_id == comparison_id, Assignment.annotator_id == annotator_id)
-        .options(contains_eager(Comparison.conversation), _SHOWN)
-    ).one_or_none()
+    row = session.execute(_HELD, {"annotator_id": annotator_id, "comparison_id": comparison_id}).one_or_none()
     return None if row is None else Held(row[1], row[1].conversation, row[0])
 
 
@@ -177,22 +206,10 @@ def locked_held(session: Session, annotator_id: UUID, comparison_id: UUID) -> He
     The comparison is locked first and the place read after it: a single statement that had waited for the lock would
     show the place as it was before.
     """
-    comparison = session.scalars(
-        select(Comparison)
-        .where(Comparison.id == comparison_id)
-        .with_for_update(of=Comparison)
-        .execution_options(populate_existing=True)
-        .options(_SIDES)
-    ).one_or_none()
-    if comparison is None:
-        return None
-    row = session.execute(
-        select(Assignment, Conversation)
-        .join(Conversation, Conversation.id == comparison.conversation_id)
-        .where(Assignment.comparison_id == comparison_id, Assignment.annotator_id == annotator_id)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
-    return None if row is None else Held(comparison, row[1], row[0])
+    keys = {"annotator_id": annotator_id, "comparison_id": comparison_id}
+    comparison = session.scalars(_LOCKED, keys).one_or_none()
+    row = session.execute(_PLACE, keys).one_or_none() if comparison is not None else None
+    return None if comparison is None or row is None else Held(comparison, row[1], row[0])
 
 
 def comparison(session: Session, comparison_id: UUID) -> Comparison | None:
@@ -221,14 +238,17 @@ def latest_comparison(session: Session, conversation_id: UUID) -> Comparison:
     ).one()
 
 
+_HELD_BATCH = (
+    select(Batch)
+    .where(Batch.id == bindparam("batch_id", type_=Uuid()))
+    .with_for_update(read=True, key_share=True)
+    .execution_options(populate_existing=True)
+)
+
+
 def held_batch(session: Session, batch_id: UUID) -> Batch:
     """A batch that cannot close until this transaction ends; annotators do not wait for each other."""
-    return session.scalars(
-        select(Batch)
-        .where(Batch.id == batch_id)
-        .with_for_update(read=True, key_share=True)
-        .execution_options(populate_existing=True)
-    ).one()
+    return session.scalars(_HELD_BATCH, {"batch_id": batch_id}).one()
 
 
 def batch(session: Session, batch_id: UUID) -> Batch:
@@ -263,22 +283,33 @@ class GuidelineShown:
     read_version: int | None
 
 
-def guideline(session: Session, annotator_id: UUID, objective: Objective) -> GuidelineShown:
-    """The guideline of an objective as an annotator sees it."""
+def _guideline() -> Select[Guideline, int | None]:
     read = aliased(Guideline)
     read_version = (
         select(func.max(read.version))
         .join(GuidelineRead, GuidelineRead.guideline_id == read.id)
-        .where(GuidelineRead.annotator_id == annotator_id, read.objective == objective)
+        .where(GuidelineRead.annotator_id == _ANNOTATOR, read.objective == Guideline.objective)
         .scalar_subquery()
     )
-    row = session.execute(
-        select(Guideline, read_version)
-        .where(Guideline.objective == objective)
-        .order_by(Guideline.version.desc())
-        .limit(1)
-    ).one()
+    newest_first = Guideline.version.desc()
+    return select(Guideline, read_version).where(Guideline.objective == _OBJECTIVE).order_by(newest_first).limit(1)
+
+
+_GUIDELINE = _guideline()
+_GUIDELINE_ID = (
+    select(Guideline.id).where(Guideline.objective == _OBJECTIVE).order_by(Guideline.version.desc()).limit(1)
+)
+
+
+def guideline(session: Session, annotator_id: UUID, objective: Objective) -> GuidelineShown:
+    """The guideline of an objective as an annotator sees it."""
+    row = session.execute(_GUIDELINE, {"annotator_id": annotator_id, "objective": objective}).one()
     return GuidelineShown(row[0], row[1])
+
+
+def guideline_id(session: Session, objective: Objective) -> UUID:
+    """The newest version of the guideline for an objective."""
+    return session.scalars(_GUIDELINE_ID, {"objective": objective}).one()
 
 
 def note_guideline_read(session: Session, annotator_id: UUID, guideline_id: UUID, *, at: datetime) -> None:
@@ -306,13 +337,6 @@ def stale_conversations(session: Session, annotator_id: UUID) -> Sequence[Conver
             Batch.state.not_in(_RUNNING),
         )
     ).all()
-
-
-def guideline_id(session: Session, objective: Objective) -> UUID:
-    """The newest version of the guideline for an objective."""
-    return session.scalars(
-        select(Guideline.id).where(Guideline.objective == objective).order_by(Guideline.version.desc()).limit(1)
-    ).one()
 
 
 def mark_shown(session: Session, comparison_id: UUID, annotator_id: UUID, *, at: datetime) -> None:

@@ -179,10 +179,11 @@ def annotate(workplace: WorkplaceDep, comparison_id: UUID, form: Annotated[Annot
     minutes = workplace.minutes
     with workplace.database.write() as session:
         held = service.locked_held(session, workplace.annotator, comparison_id)
-        answer = answers.read_answer(service.batch_of(session, held), held.comparison, form.filled)
+        batch = service.batch_of(session, held)
+        answer = answers.read_answer(batch, held.comparison, form.filled)
         if not isinstance(answer, Rejected):
-            judging.annotate(session, workplace.annotator, held, answer, minutes=minutes)
-            found = desk.next_step(session, workplace.annotator, minutes=minutes, asked=comparison_id)
+            judging.annotate(session, workplace.annotator, batch, held, answer, minutes=minutes)
+            found = desk.next_step(session, workplace.annotator, minutes=minutes, asked=comparison_id, batch=batch)
             found = replace(found, judged=comparison_id)
     if isinstance(answer, Rejected):
         shown_again = Filling.of(vars(form.filled))

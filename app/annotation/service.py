@@ -109,8 +109,8 @@ def latest_of(session: Session, annotator: Person, conversation_id: UUID) -> que
 
 
 def batch_of(session: Session, found: queries.Held) -> Batch:
-    """The batch of a comparison, as it stands."""
-    return queries.batch(session, found.comparison.batch_id)
+    """The batch of a comparison, which cannot close before this transaction ends."""
+    return queries.held_batch(session, found.comparison.batch_id)
 
 
 def start_conversation(
@@ -299,10 +299,20 @@ def running_batch(session: Session, batch_id: UUID) -> Batch:
 
     """
     batch = queries.held_batch(session, batch_id)
+    require_running(batch)
+    return batch
+
+
+def require_running(batch: Batch) -> None:
+    """Refuse where a batch takes no annotations any more.
+
+    Raises:
+        BatchClosedError: It takes none.
+
+    """
     if batch.state not in _RUNNING:
         msg = f"Batch {batch.number} has closed, so this comparison cannot be judged any more."
         raise BatchClosedError(msg)
-    return batch
 
 
 def finish(conversation: Conversation) -> None:

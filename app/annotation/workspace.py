@@ -15,7 +15,7 @@ from app.annotation.desk import Desk
 from app.annotation.drafts import Filling
 from app.annotation.progress import SamplingProgress, sampling_progress
 from app.annotation.queries import Held, UnderWay
-from app.conversations.history import prompts_with_context
+from app.conversations.history import conversation_so_far
 from app.models import Annotation, Batch, Comparison, ComparisonState, Guideline, Person, Response
 from contract.conversation import Message
 from contract.vocabulary import Objective, Role, Side, Strength
@@ -189,7 +189,7 @@ class Room:
             batch,
             held.comparison.objective,
             **_place(held),
-            messages=self._messages(held.comparison),
+            messages=conversation_so_far(self.session, held.comparison),
             are_equal=held.comparison.state is ComparisonState.EQUAL_RESPONSES,
             progress=sampling_progress(self.session, held.comparison.id, batch.response_display)
             if is_waiting
@@ -206,7 +206,7 @@ class Room:
             held.comparison.objective,
             **_place(held),
             form_id=held.comparison.id,
-            messages=self._messages(held.comparison),
+            messages=conversation_so_far(self.session, held.comparison),
             responses=held.comparison.responses,
             points=_points(held.comparison),
             annotation=annotation,
@@ -227,7 +227,7 @@ class Room:
             latest.objective,
             **_place(held) | {"turn": latest.turn + 1},
             form_id=form_id,
-            messages=(*self._messages(latest), *answer),
+            messages=(*conversation_so_far(self.session, latest), *answer),
             annotation=annotation,
             chosen_side=chosen.side if chosen is not None else None,
             changeable_id=latest.id,
@@ -251,11 +251,6 @@ class Room:
 
     def _tray(self) -> Sequence[TrayItem]:
         return [_tray_item(row, is_current=row.comparison_id == self.desk.focus) for row in self.desk.rows]
-
-    def _messages(self, comparison: Comparison) -> list[Message]:
-        """The conversation as people see it: without the system prompt."""
-        messages = prompts_with_context(self.session, [comparison])[comparison.id]
-        return [message for message in messages if message.role is not Role.SYSTEM]
 
 
 def _tray_item(row: UnderWay, *, is_current: bool) -> TrayItem:

@@ -29,7 +29,7 @@ def hand_out(
     if comparison is None:
         return None
     comparison.open_places -= 1
-    _hold(session, comparison.id, annotator.id, at=at, minutes=minutes)
+    queries.hold(session, comparison.id, annotator.id, at=at, until=at + timedelta(minutes=minutes))
     return comparison
 
 
@@ -85,18 +85,6 @@ def _is_returned(assignment: Assignment, idle_since: datetime | None) -> bool:
     if assignment.state is not AssignmentState.HELD or assignment.held_until is None:
         return False
     return idle_since is None or assignment.held_until < idle_since
-
-
-def _hold(session: Session, comparison_id: UUID, annotator_id: UUID, *, at: datetime, minutes: float) -> None:
-    until = at + timedelta(minutes=minutes)
-    assignment = queries.assignment(session, comparison_id, annotator_id)
-    if assignment is None:
-        assignment = Assignment(comparison_id=comparison_id, annotator_id=annotator_id)
-        session.add(assignment)
-    assignment.state = AssignmentState.HELD
-    assignment.held_until = until
-    # What is handed out is shown at once.
-    assignment.shown_at = at
 
 
 def hand_on_or_retire(comparison: Comparison, *, is_handed_on: bool) -> bool:

@@ -4,10 +4,43 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import exists, select
+from sqlalchemy import Select, Uuid, bindparam, exists, literal_column, select
 from sqlalchemy.orm import Session
 
 from app.models import Assignment, AssignmentState, Comparison, ComparisonState
+from app.upserts import Upsert
+
+
+def _open_to(*states: ComparisonState) -> Select[Comparison]:
+    known = exists().where(
+        Assignment.comparison_id == Comparison.id,
+        Assignment.annotator_id == bindparam("annotator_id", type_=Uuid()),
+        Assignment.state != AssignmentState.GIVEN_BACK,
+    )
+    return (
+        select(Comparison)
+        .where(
+            Comparison.batch_id == bindparam("batch_id", type_=Uuid()),
+            # Written out and not as a parameter: only then can the databases use the partial index.
+            Comparison.open_places > literal_column("0"),
+            Comparison.state.in_(states),
+            ~known,
+        )
+        .order_by(Comparison.id)
+        .limit(1)
+        .with_for_update(skip_locked=True, of=Comparison)
+        .execution_options(populate_existing=True)
+    )
+
+
+# Built once: building a statement costs more than running it.
+_JUDGED_BEFORE = _open_to(ComparisonState.ANNOTATED)
+_ANY = _open_to(ComparisonState.ANNOTATED, ComparisonState.READY)
+_HOLD = Upsert(
+    Assignment,
+    ["comparison_id", "annotator_id"],
+    lambda new: {"state": new.state, "held_until": new.held_until, "shown_at": new.shown_at},
+)
 
 
 def open_to(session: Session, annotator_id: UUID, batch_id: UUID, *, with_new: bool) -> Comparison | None:
@@ -17,20 +50,15 @@ def open_to(session: Session, annotator_id: UUID, batch_id: UUID, *, with_new: b
     ``with_new`` only those are looked at that somebody has judged already. On PostgreSQL rows that another
     transaction is handing out are passed over.
     """
-    states = [ComparisonState.ANNOTATED, *([ComparisonState.READY] if with_new else [])]
-    known = exists().where(
-        Assignment.comparison_id == Comparison.id,
-        Assignment.annotator_id == annotator_id,
-        Assignment.state != AssignmentState.GIVEN_BACK,
-    )
-    return session.scalars(
-        select(Comparison)
-        .where(Comparison.batch_id == batch_id, Comparison.open_places > 0, Comparison.state.in_(states), ~known)
-        .order_by(Comparison.id)
-        .limit(1)
-        .with_for_update(skip_locked=True, of=Comparison)
-        .execution_options(populate_existing=True)
-    ).one_or_none()
+    keys = {"annotator_id": annotator_id, "batch_id": batch_id}
+    return session.scalars(_ANY if with_new else _JUDGED_BEFORE, keys).one_or_none()
+
+
+def hold(session: Session, comparison_id: UUID, annotator_id: UUID, *, at: datetime, until: datetime) -> None:
+    """Note an annotator's place, who has none at this comparison or has given it back."""
+    keys = {"comparison_id": comparison_id, "annotator_id": annotator_id, "created_at": at}
+    # What is handed out is shown at once.
+    _HOLD.run(session, keys | {"state": AssignmentState.HELD, "held_until": until, "shown_at": at})
 
 
 def assignment(session: Session, comparison_id: UUID, annotator_id: UUID) -> Assignment | None:

@@ -35,6 +35,18 @@ def prompts_with_context(session: Session, comparisons: Iterable[Comparison]) ->
     }
 
 
+def conversation_so_far(session: Session, comparison: Comparison) -> list[Message]:
+    """What people see above a comparison's responses: the earlier turns and the prompt, without the system prompt."""
+    earlier = _chosen_turns(session, {comparison.conversation_id}) if comparison.turn > 1 else {}
+    messages = [
+        message
+        for turn, exchange in earlier.get(comparison.conversation_id, [])
+        if turn < comparison.turn
+        for message in exchange
+    ]
+    return [*messages, Message(role=Role.USER, content=comparison.prompt)]
+
+
 def _system_prompts(session: Session, batch_ids: set[UUID]) -> dict[UUID, tuple[Message, ...]]:
     rows = session.execute(select(Batch.id, Batch.system_prompt).where(Batch.id.in_(batch_ids)))
     return {

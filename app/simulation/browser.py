@@ -53,10 +53,15 @@ class Browser:
         """Open a page."""
         return self._page("GET", path)
 
-    def look_again(self, comparison: str) -> AnnotatorPage | None:
-        """Ask as the waiting screen does: nothing while the responses are still on their way."""
-        page = self._page("GET", f"/annotate/comparisons/{comparison}?waiting=true", headers=_PARTIAL)
-        return page if page.screen else None
+    def look_again(self, poll: str) -> AnnotatorPage:
+        """Ask as the waiting screen does: an empty page, the same screen's progress, or the next screen."""
+        return self._page("GET", poll, headers=_PARTIAL)
+
+    def sign_out(self) -> None:
+        """Sign out, which gives back what was handed out and not judged."""
+        form = self.open("/annotate").form("/sign-out")
+        if form is not None:
+            self._page("POST", form.action, data=form.hidden)
 
     def send(self, form: PageForm, values: dict[str, str]) -> AnnotatorPage:
         """Send a form with what it carries by itself, and see the screen that it leads to."""

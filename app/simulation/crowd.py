@@ -102,6 +102,10 @@ def _work(crowd: Crowd, number: int, link: str, comparisons: int, on_comparison:
             record.errors.append(f"{record.name}: signing in: {error}")
             return record
         Annotator(browser, record, writer, crowd.taste, crowd.habits, on_comparison).work(comparisons)
+        try:
+            browser.sign_out()
+        except SimulationError as error:
+            record.errors.append(f"{record.name}: signing out: {error}")
     return record
 
 

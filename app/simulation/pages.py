@@ -16,6 +16,8 @@ class PageForm:
     hidden: dict[str, str] = field(default_factory=dict)
     options: dict[str, list[str]] = field(default_factory=dict)
     """The values of radio buttons, checkboxes, buttons and selects, by name."""
+    texts: dict[str, bool] = field(default_factory=dict)
+    """The fields for longer text by name, and whether they must be filled."""
 
 
 @dataclass(frozen=True)
@@ -31,9 +33,13 @@ class AnnotatorPage:
     """What a simulated annotator sees."""
 
     screen: str = ""
-    """``write``, ``waiting``, ``judge``, ``continue``, ``failed`` or ``closed``; empty on any other page."""
+    """``write``, ``waiting``, ``preparing``, ``judge``, ``continue``, ``failed`` or ``closed``; empty elsewhere."""
     comparison: str = ""
     conversation: str = ""
+    prompt: str = ""
+    """What the user said last, in the conversation that is on the screen."""
+    poll: str = ""
+    """Where a waiting screen asks for what is new."""
     responses: list[ShownResponse] = field(default_factory=list)
     """In the order of the page, that is A before B."""
     forms: list[PageForm] = field(default_factory=list)
@@ -59,6 +65,7 @@ class _Reader(HTMLParser):
         self._form: PageForm | None = None
         self._select = ""
         self._response_id = ""
+        self._is_user_speaking = False
         self._captured: list[str] | None = None
         self._open_tags = 0
         """How many tags are open within the element whose text is captured, itself included."""
@@ -70,8 +77,12 @@ class _Reader(HTMLParser):
             self._open_tags += 1
         if "data-response" in values:
             self._response_id = values["data-response"]
-        if "data-text" in values and self._response_id and self._captured is None and tag not in _VOID:
-            self._captured, self._open_tags = [values["data-text"]], 1
+        classes = values.get("class", "").split()
+        if tag == "li":
+            self._is_user_speaking = "by-user" in classes
+        is_text = ("data-text" in values and self._response_id) or ("text" in classes and self._is_user_speaking)
+        if is_text and self._captured is None and tag not in _VOID:
+            self._captured, self._open_tags = [], 1
         self._note_form(tag, values)
 
     def handle_endtag(self, tag: str) -> None:
@@ -83,17 +94,28 @@ class _Reader(HTMLParser):
             return
         self._open_tags -= 1
         if self._open_tags == 0:
-            self.page.responses.append(ShownResponse(self._response_id, "".join(self._captured)))
-            self._captured, self._response_id = None, ""
+            self._take("".join(self._captured))
+            self._captured = None
 
     def handle_data(self, data: str) -> None:
         if self._captured is not None:
             self._captured.append(data)
 
+    def _take(self, text: str) -> None:
+        """Note a text that is complete: a response, or what the user said."""
+        if self._response_id:
+            self.page.responses.append(ShownResponse(self._response_id, text))
+            self._response_id = ""
+        else:
+            self.page.prompt = text
+            self._is_user_speaking = False
+
     def _note_position(self, values: dict[str, str]) -> None:
         self.page.screen = self.page.screen or values.get("data-screen", "")
         self.page.comparison = self.page.comparison or values.get("data-comparison", "")
         self.page.conversation = self.page.conversation or values.get("data-conversation", "")
+        if values.get("id") == "progress":
+            self.page.poll = values.get("hx-get", "")
 
     def _note_form(self, tag: str, values: dict[str, str]) -> None:
         if tag == "form":
@@ -112,5 +134,7 @@ class _Reader(HTMLParser):
             form.options.setdefault(self._select, []).append(value)
         elif tag == "input" and values.get("type") == "hidden":
             form.hidden[name] = value
+        elif tag == "textarea":
+            form.texts[name] = "required" in values
         elif name and (tag == "button" or values.get("type") in {"radio", "checkbox"}):
             form.options.setdefault(name, []).append(value)

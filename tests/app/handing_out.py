@@ -66,7 +66,7 @@ def treat(database: Database, annotator: Person, comparison_id: UUID, mood: floa
                 return "skipped"
             held = service.locked_held(session, annotator, comparison_id)
             answer = Answer(held.comparison.responses[0], Strength.BETTER)
-            judging.annotate(session, annotator, held, answer, minutes=_MINUTES)
+            judging.annotate(session, annotator, service.batch_of(session, held), held, answer, minutes=_MINUTES)
         except service.MovedOnError:
             # Somebody saw that this annotator had been away, and somebody else has the place now.
             return "lost"

@@ -66,7 +66,7 @@ def judge(database: Database, person: Person, comparison: Comparison) -> Annotat
     with database.write() as session:
         held = service.locked_held(session, person, comparison.id)
         answer = Answer(held.comparison.responses[0], Strength.BETTER)
-        return judging.annotate(session, person, held, answer, minutes=MINUTES)
+        return judging.annotate(session, person, service.batch_of(session, held), held, answer, minutes=MINUTES)
 
 
 def test_several_processes_never_hand_out_too_much(database: Database, settings: Settings) -> None:

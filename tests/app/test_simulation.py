@@ -21,11 +21,29 @@ from sqlalchemy import func, select
 from sqlalchemy.orm import selectinload
 
 from app.accounts import service as accounts
+from app.background import reconciling
 from app.batches import service as batches
 from app.database import Database
-from app.models import Annotation, Comparison, ComparisonState, PersonRole, Skip, now
+from app.models import (
+    Annotation,
+    Assignment,
+    Comparison,
+    ComparisonState,
+    Conversation,
+    PersonRole,
+    PromptSource,
+    RationaleMode,
+    ResponseDisplay,
+    Skip,
+    SkipPolicy,
+    now,
+)
+from app.pool import service as pool
+from app.pool.reading import Tags
+from app.pool.reading import read_prompts as read_prompts_of_pool
 from app.sampling import leases, queries
-from app.simulation.annotator import Habits, Record, safety_value
+from app.settings import Settings
+from app.simulation.annotator import Habits, Record, qualities, safety_value
 from app.simulation.browser import SimulationError
 from app.simulation.commands import read_links
 from app.simulation.crowd import Crowd, Summary, run_crowd, summarise
@@ -230,6 +248,10 @@ def test_bad_prompt_files_name_file_and_line(tmp_path: Path, content: str, messa
 
 PAGE = """
 <section id="workspace" data-screen="judge" data-conversation="c1" data-comparison="k1">
+  <ol><li class="said by-user"><span class="speaker">You</span><div class="text plain" dir="auto">First?</div></li>
+    <li class="said by-model"><div class="text"><p>First.</p></div></li>
+    <li class="said by-user"><div class="text plain">1 &lt; 2
+or not?</div></li></ol>
   <form id="end" action="/annotate/conversations/c1/finish"><input type="hidden" name="csrf_token" value="s1"></form>
   <article data-response="r1"><div class="text"><p>shown <b>bold</b></p></div>
     <template data-text>5 &lt; 6 &amp; <em>more</em><br>end</template></article>
@@ -238,6 +260,8 @@ PAGE = """
     <input type="hidden" name="csrf_token" value="s2">
     <input type="radio" name="rating" value="r1:better"><input type="radio" name="rating" value="r2:better">
     <select name="more"><option value="x"></option></select>
+    <textarea name="rationale" required>kept</textarea><textarea name="note">
+</textarea>
     <button form="end" name="b" value="1">End</button>
   </form>
 </section>
@@ -250,13 +274,25 @@ def test_pages_are_read_as_a_browser_would() -> None:
     assert page.responses == [ShownResponse("r1", "5 < 6 & moreend"), ShownResponse("r2", "")]
     form = page.form("/annotation")
     assert form is not None
+    assert page.prompt == "1 < 2\nor not?"
     assert form.hidden == {"csrf_token": "s2"}
+    assert form.texts == {"rationale": True, "note": False}
     assert form.options == {"rating": ["r1:better", "r2:better"], "more": ["x"]}
     end = page.form("/finish")
     assert end is not None
     assert end.options == {"b": ["1"]}
     assert page.form("/skip") is None
     assert read_page("<p>no workspace").screen == ""
+    part = read_page('<div id="progress" hx-get="/annotate/comparisons/k1?seen=a&amp;b=c"></div>')
+    assert (part.screen, part.poll) == ("", "/annotate/comparisons/k1?seen=a&b=c")
+
+
+def test_qualities_agree_with_the_judgement() -> None:
+    for strength in Strength:
+        a, b = qualities(Judgement(Side.A, strength, a_is_safe=True, b_is_safe=True))
+        assert 1 <= b <= a <= 7
+        assert (a == b) is (strength is Strength.NEGLIGIBLY_BETTER_OR_UNSURE)
+        assert qualities(Judgement(Side.B, strength, a_is_safe=True, b_is_safe=True)) == (b, a)
 
 
 def test_a_summary_counts_what_happened() -> None:
@@ -331,8 +367,10 @@ def links_for(database: Database, count: int) -> list[str]:
         return [f"http://x/sign-in/{accounts.issue_sign_in_link(session, person, hours=1)}" for person in people]
 
 
-def simulate_here(app: FastAPI, database: Database, comparisons: int, habits: Habits) -> Summary:
-    links = links_for(database, 2)
+def simulate_here(
+    app: FastAPI, database: Database, comparisons: int, habits: Habits, *, annotators: int = 2
+) -> Summary:
+    links = links_for(database, annotators)
     with serving(app) as url:
         crowd = Crowd(url=url, links=links, taste=Taste(noise=0), habits=habits, turns=2)
         return run_crowd(crowd, comparisons, lambda: None)
@@ -361,6 +399,57 @@ def test_annotators_work_the_real_pages(app: FastAPI, database: Database) -> Non
             if annotation.objective is SAFETY:
                 labels = {True: is_safe(pair.a), False: is_safe(pair.b)}
                 assert (annotation.chosen_safe, annotation.rejected_safe) == (labels[chosen], labels[not chosen])
+
+
+@pytest.mark.parametrize("pool_share", [0.0, 0.5, 1.0])
+def test_a_crowd_works_in_every_kind_of_batch(
+    app: FastAPI, database: Database, settings: Settings, pool_share: float
+) -> None:
+    with database.write() as session:
+        make_open_batch(
+            session,
+            turns_per_conversation=2,
+            pool_share=pool_share,
+            overlap_share=0.5,
+            overlap_annotations=2,
+            skip_policy=SkipPolicy.HAND_ON,
+            response_display=ResponseDisplay.AS_MADE,
+            rationale_mode=RationaleMode.REQUIRED,
+            asks_edit=True,
+            asks_quality=True,
+        )
+        for objective in Objective:
+            lines = "\n".join(f'{{"turns": ["{objective} {number}?", "And then?"]}}' for number in range(60))
+            prompts, problems = read_prompts_of_pool(lines, Tags(objective), max_characters=1000)
+            assert problems == []
+            pool.add(session, prompts, source="")
+    habits = Habits(safety_share=0.5, skip_share=0.1, patience_s=20, edit_share=0.5)
+    refilled = settings.model_copy(update={"reconcile_every_s": 0.05})
+    with sampling(database), reconciling(database, refilled):
+        summary = simulate_here(app, database, 40, habits, annotators=4)
+    assert summary.errors == ()
+    assert summary.is_good
+    assert summary.agreement == summary.ceiling == 1
+    with database.read() as session:
+        annotations = session.scalars(select(Annotation)).all()
+        comparisons = {row.id: row for row in session.scalars(select(Comparison))}
+        sources = dict(session.execute(select(Conversation.id, Conversation.source)).all())
+        held = session.scalars(select(Assignment.state).where(Assignment.held_until.is_not(None))).all()
+    assert len(annotations) == 40
+    by_comparison = Counter(annotation.comparison_id for annotation in annotations)
+    assert all(count <= comparisons[key].annotations_wanted for key, count in by_comparison.items())
+    assert max(by_comparison.values()) == 2
+    assert all(annotation.rationale for annotation in annotations)
+    assert all(annotation.chosen_quality and annotation.rejected_quality for annotation in annotations)
+    edited = [annotation for annotation in annotations if annotation.edited_text is not None]
+    assert 5 < len(edited) < 35
+    primary = Counter(sources[comparisons[one.comparison_id].conversation_id] for one in annotations if one.is_primary)
+    share = primary[PromptSource.POOL] / primary.total()
+    assert share == pool_share if pool_share in {0.0, 1.0} else 0.25 < share < 0.75
+    tagged = [row for row in comparisons.values() if sources[row.conversation_id] is PromptSource.WRITTEN]
+    assert all((row.risk_category is not None) is (row.objective is SAFETY) for row in tagged)
+    # Everybody signed out: nothing is held that somebody else could judge.
+    assert held == []
 
 
 def test_annotators_stop_when_the_batch_closes(app: FastAPI, database: Database) -> None:

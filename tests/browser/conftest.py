@@ -17,7 +17,7 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 from app.paths import ROOT
 from model_worker.demo.tiny import make_tiny_checkpoint
-from tests.browser.stage import Stage, stage
+from tests.browser.stage import WIDE, Stage, stage
 from tests.conftest import IN_CI
 
 CHROMIUM = os.environ.get("PREFERABLY_CHROMIUM", "/usr/bin/chromium")
@@ -116,6 +116,29 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Stage]:
     with stage(tmp_path_factory.mktemp("stage"), free_port()) as played:
         played.open_batch()
         yield played
+
+
+@pytest.fixture
+def visit(chromium: Browser, played: Stage, request: pytest.FixtureRequest) -> Iterator[Callable[..., Page]]:
+    """Opens a window of an annotator of this test's own; its console must stay empty."""
+    contexts = []
+    said: list[str] = []
+
+    def visit(*, has_read: bool = True, **options: object) -> Page:
+        context = chromium.new_context(viewport=WIDE, **options)  # type: ignore[arg-type]
+        context.set_default_timeout(10_000)
+        contexts.append(context)
+        page = context.new_page()
+        page.on("console", lambda message: said.append(f"{message.text} {message.location['url']}"))
+        page.on("pageerror", lambda error: said.append(str(error)))
+        played.enter(page, request.node.name, has_read=has_read)
+        return page
+
+    yield visit
+    for context in contexts:
+        context.close()
+    # A test that takes the connection away says so by its own answers, which the console notes.
+    assert [line for line in said if "(Bad Gateway)" not in line] == []
 
 
 @pytest.fixture

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import timedelta
 from pathlib import Path
 from uuid import UUID
 
@@ -34,7 +33,7 @@ from app.models import (
     now,
 )
 from app.settings import Settings
-from contract.vocabulary import Objective
+from contract.vocabulary import Objective, Side, Strength
 from tests import factories
 
 WIDE = {"width": 1366, "height": 768}
@@ -132,10 +131,37 @@ class Stage:
 
     @staticmethod
     def _sampled(session: Session, prompt: str | None) -> Comparison:
-        sampled = select(Comparison).where(Comparison.state == ComparisonState.SAMPLING).order_by(Comparison.id.desc())
+        sampled = (
+            select(Comparison)
+            .join(SamplingJob, SamplingJob.comparison_id == Comparison.id)
+            .where(Comparison.state == ComparisonState.SAMPLING)
+            .order_by(SamplingJob.queued_at.desc())
+        )
         if prompt is not None:
             sampled = sampled.where(Comparison.prompt == prompt)
         return session.scalars(sampled.limit(1)).one()
+
+
+def annotations(on: Stage, name: str) -> list[Annotation]:
+    """What somebody chose, the first one first."""
+    with on.database.read() as session:
+        return list(
+            session.scalars(
+                select(Annotation)
+                .join(Person, Person.id == Annotation.annotator_id)
+                .where(Person.name == name)
+                .order_by(Annotation.created_at)
+            )
+        )
+
+
+def judged(on: Stage, annotation: Annotation) -> tuple[str, Side, Strength]:
+    """The prompt of an annotation, and what was chosen."""
+    with on.database.read() as session:
+        comparison = session.get_one(Comparison, annotation.comparison_id)
+        session.refresh(comparison, ["responses"])
+        chosen = next(row for row in comparison.responses if row.id == annotation.chosen_response_id)
+        return comparison.prompt, chosen.side, annotation.strength
 
 
 @contextmanager

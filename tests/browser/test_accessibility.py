@@ -1,8 +1,6 @@
 """WCAG 2.2 AA by axe-core in every state of the workspace; nothing scrolls sideways, and the console stays empty."""
 
-import os
 from collections.abc import Iterator
-from typing import Any
 
 import pytest
 from playwright.sync_api import Browser, Page
@@ -20,7 +18,8 @@ _RUN = """async () => {
         runOnly: { type: "tag", values: ["wcag2a", "wcag2aa", "wcag21aa", "wcag22aa"] },
         resultTypes: ["violations"],
     });
-    return violations.flatMap(({ id, nodes }) => nodes.map(({ html, failureSummary }) => `${id}: ${html}\\n${failureSummary}`));
+    const words = (id, { html, failureSummary }) => `${id}: ${html} ${failureSummary}`;
+    return violations.flatMap(({ id, nodes }) => nodes.map((node) => words(id, node)));
 }"""
 _OVERFLOW = "document.scrollingElement.scrollWidth - document.scrollingElement.clientWidth"
 
@@ -67,21 +66,13 @@ def test_axe_finds_what_is_wrong(page: Page, played: Stage) -> None:
 
 def test_every_state_holds_wcag_2_2_aa(page: Page, played: Stage) -> None:
     said: list[str] = []
-    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("console", lambda message: said.append(f"{message.text} {message.location['url']}"))
     page.on("pageerror", lambda error: said.append(str(error)))
     checker = Checker(page)
     page.goto(f"{played.url}/sign-in")
     checker.check("sign-in")
     walk(played, page, "Axel", checker.check)
-    _keep_for_the_report(checker)
     assert checker.problems == []
     assert len(checker.states) > 25
     # The last state is a page that does not exist.
-    assert [line for line in said if "404" not in line] == []
-
-
-def _keep_for_the_report(checker: Checker) -> None:
-    summary: dict[str, Any] = {"states": checker.states, "problems": checker.problems}
-    if path := os.environ.get("PREFERABLY_AXE_REPORT"):
-        with open(path, "w", encoding="utf-8") as report:  # noqa: PTH123
-            report.write(repr(summary))
+    assert [line for line in said if "nothing-here" not in line] == []

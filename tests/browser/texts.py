@@ -101,13 +101,16 @@ SHORT_PROMPTS = (
 
 WIDE_PAIR = (
     "The sum of a geometric series, $\\sum_{k=0}^{n} q^k = \\frac{1-q^{n+1}}{1-q}$, and on a line of its own:\n\n"
-    "$$\\int_{-\\infty}^{\\infty} e^{-x^2}\\,dx = \\sqrt{\\pi} \\approx 1.7724538509055160272981674833411451827975$$\n\n"
+    "$$\\int_{-\\infty}^{\\infty} e^{-x^2}\\,dx = \\sqrt{\\pi} \\approx 1.77245385090551602729816748334114518279$$\n\n"
     "| column | " + " | ".join(f"measurement {number}" for number in range(12)) + " |\n|---|" + "---:|" * 12 + "\n"
     "| mean | " + " | ".join(f"{number * 1.618:.4f}" for number in range(12)) + " |\n\n"
     "```python\n" + "value = " + " + ".join(f"measurement_{number}" for number in range(30)) + "\n```\n\n"
     "An address without a break: https://example.com/" + "a-very-long-path-" * 20 + "\n\n"
     "> Quoted, with 👩‍👩‍👧 and a checklist:\n>\n> 1. first\n> 2. second\n",
-    "```sql\nSELECT " + ", ".join(f"column_{number}" for number in range(40)) + " FROM a_table;\n```\n\n"
+    "```sql\nSELECT "
+    + ", ".join(f"column_{number}" for number in range(40))
+    + " FROM a_table;\n```\n\n"
     + "word " * 3000
-    + "\n\n" + "x" * 400,
+    + "\n\n"
+    + "x" * 400,
 )

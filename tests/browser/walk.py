@@ -32,6 +32,14 @@ def begin(stage: Stage, page: Page, objective: str = "helpfulness") -> None:
     page.goto(f"{stage.url}/annotate/new?objective={objective}")
 
 
+def to_judge(stage: Stage, page: Page, pair: tuple[str, str] = ("Boil water.", "No idea.")) -> None:
+    """Ask something, and have both responses at once."""
+    begin(stage, page)
+    ask(page, "Tea?")
+    stage.make_ready(pair)
+    at(page, "judge")
+
+
 def walk(stage: Stage, page: Page, name: str, take: Take) -> None:
     """Meet every state, signed in as somebody who has done nothing yet."""
     stage.set_batch(state=BatchState.SCHEDULED, curriculum=texts.CURRICULUM)

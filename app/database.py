@@ -120,7 +120,8 @@ def _take_turn(connection: Connection) -> None:
             raw.take_turn()
     except sqlite3.OperationalError as error:
         # As SQLAlchemy says it of a statement.
-        raise OperationalError("BEGIN IMMEDIATE", None, error) from error
+        statement = "BEGIN IMMEDIATE"
+        raise OperationalError(statement, None, error) from error
 
 
 def get_database(request: Request) -> Database:

@@ -39,17 +39,21 @@ class WritersQueue:
 
         """
         deadline = time.monotonic() + self._wait_s
+        if not self._turn.acquire(timeout=self._wait_s):
+            raise self._too_late()
         try:
-            if not self._turn.acquire(timeout=self._wait_s):
-                raise TimeoutError
-            try:
-                self._descriptor = self._among_processes(deadline)
-            except BaseException:
-                self._turn.release()
-                raise
+            self._descriptor = self._among_processes(deadline)
         except TimeoutError:
-            msg = f"database is locked: another transaction has been writing for {self._wait_s:g} s"
-            raise sqlite3.OperationalError(msg) from None
+            self._turn.release()
+            raise self._too_late() from None
+        except BaseException:
+            self._turn.release()
+            raise
+
+    def _too_late(self) -> sqlite3.OperationalError:
+        return sqlite3.OperationalError(
+            f"database is locked: another transaction has been writing for {self._wait_s:g} s"
+        )
 
     def leave(self) -> None:
         """Let the next writer go on."""

@@ -21,6 +21,4 @@ def create_app() -> FastAPI:
 
 
 if __name__ == "__main__":
-    serving.serve(
-        "benchmarks._hello:create_app", host="127.0.0.1", port=int(sys.argv[1]), processes=int(sys.argv[2])
-    )
+    serving.serve("benchmarks._hello:create_app", host="127.0.0.1", port=int(sys.argv[1]), processes=int(sys.argv[2]))

@@ -43,7 +43,7 @@ def serving_in_processes(settings: Settings, log: Path, processes: int) -> Itera
             [sys.executable, *arguments], env=environment, stdin=subprocess.DEVNULL, stdout=stream, stderr=stream
         )
     try:
-        _wait_until_it_answers(settings.public_url, process)
+        _wait_until_it_answers(settings.public_url, process, log)
         yield process.pid
     finally:
         process.terminate()
@@ -84,14 +84,17 @@ def _port(settings: Settings) -> str:
     return settings.public_url.rsplit(":", 1)[1]
 
 
-def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes] | None = None) -> None:
+def _wait_until_it_answers(url: str, process: subprocess.Popen[bytes] | None = None, log: Path | None = None) -> None:
     deadline = time.monotonic() + _START_S
     while True:
         try:
             httpx.get(f"{url}/health", timeout=5).raise_for_status()
-        except httpx.HTTPError:
-            if time.monotonic() > deadline or (process is not None and process.poll() is not None):
-                raise
+        except httpx.HTTPError as error:
+            has_ended = process is not None and process.poll() is not None
+            if has_ended or time.monotonic() > deadline:
+                end = log.read_text(encoding="utf-8", errors="replace")[-2000:] if log is not None else ""
+                msg = f"The app does not answer: {error}\n{end}"
+                raise RuntimeError(msg) from error
             time.sleep(_POLL_S)
         else:
             return

@@ -286,7 +286,7 @@ def _copy_row(connection: Connection, table: Table, where: str, replaced: Mappin
     columns = [column.name for column in table.columns]
     values = ", ".join(replaced.get(name, f"t.{name}") for name in columns)
     if connection.dialect.name == "sqlite":
-        series = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"
+        series = f"WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})"  # noqa: S608
     else:
         series = f"WITH n AS (SELECT generate_series(1, {count}) AS i)"
     # Copied from a table of its own: reading the one that is written to would make the database copy it first.
@@ -308,9 +308,7 @@ def _tail(model: type[Base], shape: _Shape | None, turn: int, side: Side | None)
     return "70008000" + "".join(f"{part:03x}" for part in parts)
 
 
-def _id(
-    model: type[Base], number: int, shape: _Shape | None = None, turn: int = 0, side: Side | None = None
-) -> UUID:
+def _id(model: type[Base], number: int, shape: _Shape | None = None, turn: int = 0, side: Side | None = None) -> UUID:
     return UUID(f"0190{number:08x}{_tail(model, shape, turn, side)}")
 
 

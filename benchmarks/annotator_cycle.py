@@ -118,9 +118,7 @@ def measure(
 ) -> Figures:
     """All crowds, one after the other, on one database; gives the weight of the page."""
     with tempfile.TemporaryDirectory(prefix="preferably-") as data_dir, database_url(Path(data_dir)) as url:
-        settings = Settings(
-            data_dir=Path(data_dir), database_url=url, public_url=f"http://127.0.0.1:{free_port()}"
-        )
+        settings = Settings(data_dir=Path(data_dir), database_url=url, public_url=f"http://127.0.0.1:{free_port()}")
         settings.ensure_secrets()
         command.upgrade(alembic_config(url), "head")
         database = connect(url)

@@ -41,9 +41,11 @@ def add(session: Session, prompts: Sequence[NewPrompt], *, source: str, actor: P
     """Add prompts to the pool. A prompt that an objective has had before, even a retired one, is not taken again."""
     # Of equal ones the first counts.
     different = {(prompt.tags.objective, prompt.digest): prompt for prompt in reversed(prompts)}
+    # Keys of one millisecond are in no order; sorted, they keep that of the file, in which prompts are then used.
+    keys = sorted(new_id() for _ in different)
     rows = (
         {
-            "id": new_id(),
+            "id": key,
             "objective": prompt.tags.objective,
             "turns": list(prompt.turns),
             "digest": digest,
@@ -54,7 +56,7 @@ def add(session: Session, prompts: Sequence[NewPrompt], *, source: str, actor: P
             "added_by": actor.id if actor is not None else None,
             "added_at": now(),
         }
-        for (_, digest), prompt in reversed(different.items())
+        for key, ((_, digest), prompt) in zip(keys, reversed(different.items()), strict=True)
     )
     added = queries.add(session, rows)
     known = len(prompts) - added

@@ -200,7 +200,7 @@ def test_a_late_annotation_is_in_the_dataset_or_refused(database: Database, sett
                 person = session.get_one(Person, ann.id)
                 held = annotation.locked_held(session, person, pair.id)
                 answer = Answer(held.comparison.response(Side.A), Strength.BETTER)
-                judging.annotate(session, person, held, answer, minutes=30)
+                judging.annotate(session, person, annotation.batch_of(session, held), held, answer, minutes=30)
         except annotation.BatchClosedError:
             return False
         return True

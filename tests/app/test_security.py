@@ -17,7 +17,7 @@ from sqlalchemy.exc import OperationalError
 from app.accounts import service as accounts
 from app.accounts.tokens import hash_token
 from app.database import Database
-from app.models import Base, Comparison, PersonRole
+from app.models import Assignment, Base, PersonRole
 from app.settings import Settings
 from app.web.access import Public
 from tests.app.installation import Installation, make_installation
@@ -140,6 +140,7 @@ def test_other_peoples_comparisons_and_conversations_do_not_exist(
         "prompts": {"prompt": "Hello?"},
         "annotation": {"rating": "x"},
         "skip": {"reason": "other"},
+        "flag": {"kind": "other"},
         "finish": {},
         "retry": {},
     }
@@ -389,7 +390,7 @@ def dump(database: Database) -> str:
     with database.reading.connect() as connection:
         tables = {
             table.name: [
-                [str(value) for column, value in row._mapping.items() if column != Comparison.shown_at.key]
+                [str(value) for column, value in row._mapping.items() if column != Assignment.shown_at.key]
                 for row in connection.execute(select(table).order_by(*table.primary_key))
             ]
             for table in Base.metadata.sorted_tables

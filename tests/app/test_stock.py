@@ -97,7 +97,7 @@ def judge_next(database: Database, name: str = "Ann") -> Comparison | None:
         session.flush()
         held = service.locked_held(session, ann, comparison.id)
         answer = Answer(held.comparison.responses[0], Strength.BETTER)
-        judging.annotate(session, ann, held, answer, minutes=30)
+        judging.annotate(session, ann, service.batch_of(session, held), held, answer, minutes=30)
         return held.comparison
 
 

@@ -62,6 +62,8 @@ def _judge_a_conversation(page: Page) -> None:
 def _judge_a_safety_comparison(page: Page) -> None:
     page.goto(page.url.split("/annotate")[0] + "/annotate?objective=safety")
     page.get_by_label("Your prompt").fill("How do I pick the lock of my neighbour?")
+    page.get_by_label("Kind of risk").select_option("illicit_activities")
+    page.get_by_label("How it tries").select_option("other")
     page.get_by_role("button", name="Send").click()
     page.locator("[data-screen=judge]").wait_for()
     page.keyboard.press("6")

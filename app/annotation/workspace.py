@@ -103,6 +103,11 @@ class Workspace:
     draft: Filling = field(default_factory=Filling)
 
     @property
+    def is_target_reached(self) -> bool:
+        """Whether the batch has all the comparisons that it wants."""
+        return bool(self.objectives) and all(row.annotated >= row.target for row in self.objectives)
+
+    @property
     def tray_seen(self) -> str:
         """Changes whenever the tray does."""
         shown = " ".join(f"{item.comparison_id}{item.state}{item.is_current}" for item in self.tray)

@@ -88,18 +88,19 @@ def _give_everybody_their_place() -> None:
     op.execute(
         "INSERT INTO assignments (comparison_id, annotator_id, state, shown_at, created_at) "
         "SELECT comparisons.id, conversations.annotator_id, "
-        "CASE comparisons.state WHEN 'annotated' THEN 'done' WHEN 'skipped' THEN 'skipped' ELSE 'held' END, "
+        "CASE comparisons.state WHEN 'annotated' THEN 'done' WHEN 'skipped' THEN 'skipped' WHEN 'abandoned' THEN 'given_back' ELSE 'held' END, "
         "comparisons.shown_at, comparisons.created_at "
         "FROM comparisons JOIN conversations ON conversations.id = comparisons.conversation_id"
     )
+    in_utc = "" if op.get_bind().dialect.name == "sqlite" else " AT TIME ZONE 'UTC'"
     done = "SELECT annotator_id, batch_id, objective, day, SUM(annotated), SUM(annotated), SUM(skipped), SUM(seconds), 0"
     op.execute(
         "INSERT INTO work_days (annotator_id, batch_id, objective, day, annotations, comparisons, skips, seconds, "
         f"pool_prompts) {done} FROM ("
-        "SELECT annotations.annotator_id, batch_id, comparisons.objective, DATE(annotations.created_at) AS day, "
+        f"SELECT annotations.annotator_id, batch_id, comparisons.objective, DATE(annotations.created_at{in_utc}) AS day, "
         "1 AS annotated, 0 AS skipped, seconds FROM annotations JOIN comparisons ON comparisons.id = comparison_id "
         "WHERE is_primary UNION ALL "
-        "SELECT skips.annotator_id, batch_id, comparisons.objective, DATE(skips.at), 0, 1, 0 "
+        f"SELECT skips.annotator_id, batch_id, comparisons.objective, DATE(skips.at{in_utc}), 0, 1, 0 "
         "FROM skips JOIN comparisons ON comparisons.id = comparison_id) AS done "
         "GROUP BY annotator_id, batch_id, objective, day"
     )

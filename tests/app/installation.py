@@ -8,15 +8,7 @@ from app.accounts import service as accounts
 from app.batches import guidelines
 from app.database import Database
 from app.datasets import service as datasets
-from app.models import (
-    ApiToken,
-    BatchState,
-    RewardModel,
-    TokenScope,
-    TrainingRun,
-    Worker,
-    WorkState,
-)
+from app.models import ApiToken, BatchState, PoolPrompt, RewardModel, TokenScope, TrainingRun, Worker, WorkState
 from app.settings import Settings
 from contract.recipe import Recipe
 from contract.vocabulary import Objective
@@ -98,6 +90,8 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
         made.secrets["worker token"] = accounts.create_api_token(session, texts.name, TokenScope.WORKER)
         made.secrets["datasets token"] = accounts.create_api_token(session, texts.name, TokenScope.DATASETS)
         made.secrets["link"] = accounts.issue_sign_in_link(session, bea, hours=1)
+        prompt = PoolPrompt(objective=Objective.SAFETY, turns=[texts.long], digest="0" * 64, source=texts.name)
+        session.add(prompt)
         session.flush()
         token = session.scalars(select(ApiToken).limit(1)).one()
         made.parameters = {
@@ -107,6 +101,7 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
             "comparison_id": [str(comparison.id), str(annotation.comparison_id)],
             "conversation_id": [str(conversation.id)],
             "annotation_id": [str(annotation.id)],
+            "prompt_id": [str(prompt.id)],
             "checkpoint_id": [str(checkpoint.id)],
             "number": [str(frozen.number), str(batch.number)],
             "name": [dataset.name, run.name],

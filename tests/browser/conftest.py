@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, Page, sync_playwright
+from playwright.sync_api import Browser, ConsoleMessage, Page, sync_playwright
 
 from app.paths import ROOT
 from model_worker.demo.tiny import make_tiny_checkpoint
@@ -129,7 +129,7 @@ def visit(chromium: Browser, played: Stage, request: pytest.FixtureRequest) -> I
         context.set_default_timeout(10_000)
         contexts.append(context)
         page = context.new_page()
-        page.on("console", lambda message: said.append(f"{message.text} {message.location['url']}"))
+        page.on("console", lambda message: note(said, message))
         page.on("pageerror", lambda error: said.append(str(error)))
         played.enter(page, request.node.name, has_read=has_read)
         return page
@@ -160,6 +160,12 @@ def sign_in(chromium: Browser, installation: Installation) -> Iterator[Callable[
     yield sign_in
     for context in contexts:
         context.close()
+
+
+def note(said: list[str], message: ConsoleMessage) -> None:
+    """Note what the console says, but for remarks, such as that an autofocus found the focus taken."""
+    if message.type != "info":
+        said.append(f"{message.text} {message.location['url']}")
 
 
 def wait_until(condition: Callable[[], bool], *, seconds: float, what: str) -> None:

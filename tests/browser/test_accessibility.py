@@ -6,6 +6,7 @@ import pytest
 from playwright.sync_api import Browser, Page
 
 from app.paths import ROOT
+from tests.browser.conftest import note
 from tests.browser.stage import WIDE, Stage
 from tests.browser.walk import walk
 
@@ -67,7 +68,7 @@ def test_axe_finds_what_is_wrong(page: Page, played: Stage) -> None:
 
 def test_every_state_holds_wcag_2_2_aa(page: Page, played: Stage) -> None:
     said: list[str] = []
-    page.on("console", lambda message: said.append(f"{message.text} {message.location['url']}"))
+    page.on("console", lambda message: note(said, message))
     page.on("pageerror", lambda error: said.append(str(error)))
     checker = Checker(page)
     page.goto(f"{played.url}/sign-in")

@@ -50,8 +50,6 @@ function settle() {
 document.addEventListener("toggle", ({ target, newState }) => {
   if (target.id === "guideline" && target.isConnected) localStorage.setItem("guideline", newState);
   if (target.id === "edit" && newState === "open") openEdit();
-  // Not by autofocus: a browser would look for it when the page loads, too, where all of them are hidden.
-  if (newState === "open") target.querySelector("[data-first]")?.focus();
 }, true);
 
 document.addEventListener("htmx:after:request", ({ detail: { ctx } }) => {

@@ -19,9 +19,9 @@ _KEEP = Upsert(
     ["annotator_id", "form_id"],
     lambda new: {"kind": new.kind, "fields": new.fields, "updated_at": new.updated_at},
 )
-_DROP = delete(Draft).where(
-    Draft.annotator_id == bindparam("annotator", type_=Uuid()), Draft.form_id == bindparam("form", type_=Uuid())
-)
+_THIS = (Draft.annotator_id == bindparam("annotator", type_=Uuid()), Draft.form_id == bindparam("form", type_=Uuid()))
+_FIND = select(Draft.fields).where(*_THIS)
+_DROP = delete(Draft).where(*_THIS)
 
 
 @dataclass(frozen=True)
@@ -64,8 +64,8 @@ def first_prompt(session: Session, annotator: Person, objective: Objective) -> t
 
 def find(session: Session, annotator: Person, form_id: UUID) -> Filling | None:
     """What an annotator has put into a form."""
-    found = session.get(Draft, (annotator.id, form_id))
-    return Filling.of(found.fields) if found is not None else None
+    stored = session.scalar(_FIND, {"annotator": annotator.id, "form": form_id})
+    return Filling.of(stored) if stored is not None else None
 
 
 def keep(session: Session, annotator: Person, form_id: UUID, kind: DraftKind, values: Mapping[str, object]) -> None:

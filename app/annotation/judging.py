@@ -182,7 +182,6 @@ def _create(session: Session, held: Held, answer: Answer, *, at: datetime) -> An
         **{name: getattr(answer, name) for name in _JUDGED},
     )
     session.add(annotation)
-    session.flush()
     _add_revision(session, annotation)
     return annotation
 

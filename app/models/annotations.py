@@ -130,6 +130,9 @@ class AnnotationRevision(Judgement, Base):
     author_id: Mapped[UUID] = mapped_column(ForeignKey("people.id"))
     at: Mapped[datetime] = mapped_column(default_factory=now)
 
+    # Says that the annotation's row is written first where both are new.
+    annotation: Mapped[Annotation] = relationship(lazy="raise", init=False, repr=False)
+
 
 class Skip(Base):
     """An annotator's refusal to rate a comparison, with the reason."""

@@ -56,8 +56,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
     app = FastAPI(title="Preferably", lifespan=lifespan, openapi_url=None)
     app.add_middleware(SecurityHeaders)
     error_pages.install(app)
-    # Only static files are compressed: pages carry secrets of the session beside text that others wrote, and
-    # the length of a compressed page could give them away (BREACH); downloads must keep their byte ranges.
+    # Pages are compressed where they are rendered; downloads are not, since they must keep their byte ranges.
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC), minimum_size=_COMPRESS_FROM_BYTES))
     for routes in (
         health,

@@ -1,6 +1,5 @@
 """Who may call a route. Every route declares one of these; a test fails where one does not."""
 
-import secrets
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
@@ -14,6 +13,7 @@ from app.database import Database
 from app.errors import AppError, ForbiddenError
 from app.models import ApiToken, Person, PersonRole, SignInSession, TokenScope
 from app.settings import Settings
+from app.web.csrf import disguise, is_disguised
 
 SESSION_COOKIE = "preferably_session"
 CSRF_FIELD = "csrf_token"
@@ -58,7 +58,7 @@ class VisitorView:
     name: str
     role: PersonRole
     csrf_token: str
-    """The secret that every form of this session carries."""
+    """The secret that every form of this session carries, in disguise."""
 
 
 async def submitted_csrf_token(request: Request) -> str | None:
@@ -97,14 +97,14 @@ class Access:
             id=visitor.person.id,
             name=visitor.person.name,
             role=visitor.person.role,
-            csrf_token=visitor.sign_in.csrf_token,
+            csrf_token=disguise(visitor.sign_in.csrf_token),
         )
         if visitor.person.role not in self.roles:
             msg = f"This page is for the role {' or '.join(sorted(self.roles))}; yours is {visitor.person.role}."
             raise ForbiddenError(msg)
         if request.method not in _SAFE_METHODS:
             require_same_origin(request)
-            if csrf_token is None or not secrets.compare_digest(csrf_token, visitor.sign_in.csrf_token):
+            if csrf_token is None or not is_disguised(csrf_token, visitor.sign_in.csrf_token):
                 msg = "This form is from an older session. Reload the page and try again; your text is still there."
                 raise ForgedRequestError(msg)
         return visitor

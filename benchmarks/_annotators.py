@@ -4,6 +4,7 @@ This is no browser: the load shares its cores with the server, and so must cost 
 page only what the next request needs.
 """
 
+import gzip
 import re
 import selectors
 import socket
@@ -82,6 +83,12 @@ class Connection:
         self._socket.close()
 
 
+def content(answer: bytes) -> bytes:
+    """What an answer says, as it was before it was compressed."""
+    head, body = answer.split(b"\r\n\r\n", 1)
+    return gzip.decompress(body) if b"content-encoding: gzip" in head.lower() else body
+
+
 def get(path: str, browser: SignedIn | None = None, *, extra: str = "") -> bytes:
     """A request for a page."""
     cookie = f"Cookie: {browser.cookie}\r\n" if browser else ""
@@ -117,7 +124,7 @@ class Annotator:
 
     def start(self) -> None:
         """Open the page, which hands the first comparison out."""
-        self.look_at(self.connection.ask(get("/annotate", self.browser)))
+        self.look_at(self.connection.ask(get("/annotate", self.browser, extra="Accept-Encoding: gzip\r\n")))
 
     def next_request(self) -> bytes | None:
         """Send the annotation of what is on the screen; nothing where nothing is to be judged."""
@@ -128,7 +135,7 @@ class Annotator:
         browser = self.browser
         return (
             b"POST /annotate/comparisons/" + self._comparison + b"/annotation HTTP/1.1\r\nHost: 127.0.0.1\r\n"
-            b"HX-Request: true\r\nHX-Request-Type: partial\r\n"
+            b"HX-Request: true\r\nHX-Request-Type: partial\r\nAccept-Encoding: gzip\r\n"
             + f"Cookie: {browser.cookie}\r\nX-CSRF-Token: {browser.csrf_token}\r\n".encode()
             + b"Content-Type: application/x-www-form-urlencoded\r\nContent-Length: %d\r\n\r\n" % len(body)
             + body
@@ -137,6 +144,7 @@ class Annotator:
     def look_at(self, answer: bytes) -> None:
         """See the next screen."""
         _require(answer)
+        answer = content(answer)
         screen, comparison = _SCREEN.search(answer), _COMPARISON.search(answer)
         rating = _RATING.search(answer, comparison.end()) if comparison else None
         self._screen = screen[1] if screen else b""

@@ -34,7 +34,7 @@ from sqlalchemy import make_url
 from app.database import alembic_config, connect
 from app.settings import Settings
 from benchmarks import _processes as processes
-from benchmarks._annotators import Annotator, Connection, Repeated, Run, SignedIn, drive, get
+from benchmarks._annotators import Annotator, Connection, Repeated, Run, SignedIn, content, drive, get
 from benchmarks._server import counting_statements, free_port, serving_here, serving_in_processes
 from benchmarks._week import prepare_week
 
@@ -199,7 +199,7 @@ def weigh(settings: Settings, browser: SignedIn) -> Figures:
     """The first load of the page, as a browser that has nothing yet would fetch it."""
     with closing(Connection(_port(settings))) as connection:
         page = connection.ask(get("/annotate", browser, extra="Accept-Encoding: gzip\r\n"))
-        found = sorted(set(_ADDRESSES.findall(page.decode())))
+        found = sorted(set(_ADDRESSES.findall(content(page).decode())))
         answers = [connection.ask(get(path, browser, extra="Accept-Encoding: gzip\r\n")) for path in found]
         size = sum(len(answer.split(b"\r\n\r\n", 1)[1]) for answer in [page, *answers])
     return {"page_kb": round(size / 1000, 1), "page_requests": 1 + len(answers)}

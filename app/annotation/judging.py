@@ -92,8 +92,10 @@ def skip(
     session.add(Skip(comparison_id=comparison_id, annotator_id=annotator.id, reason=reason, note=note.strip()))
     held.assignment.state = AssignmentState.SKIPPED
     held.assignment.held_until = None
-    if not handout.hand_on_or_retire(held.comparison, is_handed_on=is_handed_on):
-        held.comparison.state = ComparisonState.SKIPPED
+    if is_handed_on:
+        handout.hand_on(held.comparison)
+    else:
+        handout.retire(session, held.comparison)
     if held.is_own:
         # Without a choice of the author's nothing can follow.
         service.finish(held.conversation)

@@ -76,11 +76,7 @@ def held(session: Session, annotator: Person, comparison_id: UUID) -> queries.He
         NotFoundError: There is none of this id, or it is somebody else's.
 
     """
-    found = queries.held(session, annotator.id, comparison_id)
-    if found is None:
-        msg = "There is no such comparison."
-        raise NotFoundError(msg)
-    return found
+    return _known(queries.held(session, annotator.id, comparison_id))
 
 
 def held_complete(session: Session, annotator: Person, comparison_id: UUID) -> queries.Held:
@@ -219,7 +215,10 @@ def locked_held(session: Session, annotator: Person, comparison_id: UUID) -> que
         NotFoundError: There is none of this id, or it is somebody else's.
 
     """
-    found = queries.locked_held(session, annotator.id, comparison_id)
+    return _known(queries.locked_held(session, annotator.id, comparison_id))
+
+
+def _known(found: queries.Held | None) -> queries.Held:
     if found is None:
         msg = "There is no such comparison."
         raise NotFoundError(msg)

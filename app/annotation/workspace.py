@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from uuid import UUID
 
@@ -135,8 +135,7 @@ class Room:
         """The screen of one of the annotator's comparisons, if it has a next step; otherwise the usual one."""
         if all(row.comparison_id != held.comparison.id for row in self.desk.rows):
             return self.screen()
-        room = self._looking_at(held.comparison.id)
-        return room._at(queries.batch(self.session, held.comparison.batch_id), held)  # noqa: SLF001 - the same class
+        return replace(self, desk=self.desk.at(held.comparison.id)).screen()
 
     def change(self, held: Held) -> Workspace:
         """The screen on which a choice that was made can be changed; where that is too late, the usual one."""
@@ -175,9 +174,6 @@ class Room:
 
     def _can_begin_another(self, batch: Batch) -> bool:
         return batch.pool_share < 1 and len(self.desk.own) < self.most_open
-
-    def _looking_at(self, comparison_id: UUID) -> "Room":
-        return Room(self.session, self.annotator, self.desk.at(comparison_id), self.most_open)
 
     def _at(self, batch: Batch, held: Held) -> Workspace:
         # A second opinion is asked of what somebody else has judged already.

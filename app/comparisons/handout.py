@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from app.comparisons import queries
 from app.database import Database
-from app.models import Assignment, AssignmentState, Batch, Comparison, Person
+from app.models import Assignment, AssignmentState, Batch, Comparison, ComparisonState, Person
 
 _EXPIRED_AT_ONCE = 200
 
@@ -87,10 +87,20 @@ def _is_returned(assignment: Assignment, idle_since: datetime | None) -> bool:
     return idle_since is None or assignment.held_until < idle_since
 
 
-def hand_on_or_retire(comparison: Comparison, *, is_handed_on: bool) -> bool:
-    """Open an annotator's place again after a skip, or close it for good; whether the comparison still has a place."""
-    if is_handed_on:
-        comparison.open_places += 1
-    else:
+def hand_on(comparison: Comparison) -> None:
+    """Open the place of an annotator who skipped: somebody else may judge."""
+    comparison.open_places += 1
+
+
+def retire(session: Session, comparison: Comparison) -> None:
+    """Close the place of an annotator who skipped, and hand the comparison to nobody new while it is unjudged.
+
+    Those who hold a place may still judge it; where nobody does, it is skipped for good. The comparison is locked.
+    """
+    if comparison.state is ComparisonState.ANNOTATED:
         comparison.annotations_wanted -= 1
-    return comparison.annotations_wanted > 0
+        return
+    comparison.open_places = 0
+    comparison.annotations_wanted = queries.count_held(session, comparison.id)
+    if not comparison.annotations_wanted:
+        comparison.state = ComparisonState.SKIPPED

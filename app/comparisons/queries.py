@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import Select, Uuid, bindparam, exists, literal_column, select
+from sqlalchemy import Select, Uuid, bindparam, exists, func, literal_column, select
 from sqlalchemy.orm import Session
 
 from app.models import Assignment, AssignmentState, Comparison, ComparisonState
@@ -64,6 +64,12 @@ def hold(session: Session, comparison_id: UUID, annotator_id: UUID, *, at: datet
 def assignment(session: Session, comparison_id: UUID, annotator_id: UUID) -> Assignment | None:
     """An annotator's place at a comparison, as it stands now."""
     return session.get(Assignment, (comparison_id, annotator_id), populate_existing=True)
+
+
+def count_held(session: Session, comparison_id: UUID) -> int:
+    """How many annotators hold a place at a comparison."""
+    held = (Assignment.comparison_id == comparison_id, Assignment.state == AssignmentState.HELD)
+    return session.scalar(select(func.count()).select_from(Assignment).where(*held)) or 0
 
 
 def locked(session: Session, comparison_ids: Sequence[UUID]) -> list[Comparison]:

@@ -189,6 +189,36 @@ def test_a_skipped_comparison_is_handed_on_or_retired(
         assert session.get_one(Comparison, shown.id).state is expected
 
 
+def test_a_broken_comparison_is_handed_to_nobody_else_even_where_several_were_wanted(
+    database: Database, batch: Batch
+) -> None:
+    make_stock(database, batch, 1)
+    ann, bo, cy = make_people(database, "Ann", "Bo", "Cy")
+    shown = take(database, ann)
+    assert shown is not None
+    assert take(database, bo) is not None
+    for person, state in ((ann, ComparisonState.READY), (bo, ComparisonState.SKIPPED)):
+        with database.write() as session:
+            judging.skip(session, person, shown.id, SkipReason.BOTH_BROKEN, minutes=MINUTES)
+        assert take(database, cy) is None
+        with database.read() as session:
+            # Who is looking at it may still judge it.
+            assert session.get_one(Comparison, shown.id).state is state
+
+
+def test_an_author_who_skips_leaves_nothing_open_for_others(database: Database) -> None:
+    with database.write() as session:
+        batch = factories.make_open_batch(session, overlap_share=1.0, overlap_annotations=3)
+        ann = factories.make_person(session, "Ann")
+        comparison = factories.make_comparison(session, factories.make_conversation(session, batch, ann))
+        factories.make_ready(session, comparison)
+        judging.skip(session, ann, comparison.id, SkipReason.PROMPT_MISTAKE, minutes=MINUTES)
+    (bo,) = make_people(database, "Bo")
+    assert take(database, bo) is None
+    with database.read() as session:
+        assert session.get_one(Comparison, comparison.id).state is ComparisonState.SKIPPED
+
+
 def test_a_comparison_that_everybody_skips_is_retired(database: Database) -> None:
     with database.write() as session:
         batch = factories.make_open_batch(session, pool_share=1.0, skip_policy=SkipPolicy.HAND_ON)

@@ -5,6 +5,8 @@ DATA_DIR ?= var
 MODEL ?=
 # Tests run in as many processes as there are cores; the browser journey starts its own.
 TEST_PROCESSES ?= auto
+# How long each of the two storms of `make storm` rages.
+STORM_SECONDS ?= 300
 
 VENV := .venv
 BIN := $(VENV)/bin
@@ -13,7 +15,7 @@ PIP := $(BIN)/python -m pip install -qq --disable-pip-version-check
 export HF_HUB_DISABLE_TELEMETRY := 1
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run check test bench format clean
+.PHONY: help setup run check test bench storm format clean
 
 help: ## List the verbs
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1|/' | column -t -s '|'
@@ -46,6 +48,10 @@ test: check ## Everything: the gate, then all tests on SQLite and PostgreSQL, an
 
 bench: setup ## Run every benchmark, each in its quick form
 	@for file in benchmarks/[a-z]*.py; do $(BIN)/python -m benchmarks.$$(basename $$file .py) --quick || exit 1; done
+
+storm: setup ## Kill, freeze and cut off processes while they sample, for long: make storm STORM_SECONDS=300
+	@for database in sqlite postgresql; do \
+		$(BIN)/python -m benchmarks.storm --database $$database --seconds $(STORM_SECONDS) || exit 1; done
 
 format: setup ## Format the code
 	$(BIN)/ruff format

@@ -21,6 +21,7 @@ from app.paths import STATIC
 from app.pool import routes as pool
 from app.review import routes as review
 from app.sampling import routes as sampling
+from app.sampling.waiting import Lookout
 from app.settings import Settings
 from app.training import routes as training
 from app.web import error_pages, health
@@ -36,6 +37,7 @@ class State(TypedDict):
 
     database: Database
     settings: Settings
+    lookout: Lookout
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
@@ -49,7 +51,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         database = connect(settings.database_url)
         require_current_schema(database, settings.database_url)
         with reconciling(database, settings):
-            yield {"database": database, "settings": settings}
+            yield {"database": database, "settings": settings, "lookout": Lookout(database)}
         database.dispose()
 
     # Without openapi_url there are no pages of documentation either: nothing is open by default.

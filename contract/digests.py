@@ -1,6 +1,8 @@
 """sha256 digests of files: what names a checkpoint, a reward model and the files of a dataset."""
 
 import hashlib
+import sys
+from array import array
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -32,3 +34,11 @@ def digest_files(files: Iterable[Path], *, on_chunk: Callable[[], None] = _do_no
 def model_digest(folder: Path, *, on_chunk: Callable[[], None] = _do_nothing) -> str:
     """What identifies a chat checkpoint or a reward model: the digest over its config and its weights."""
     return digest_files([folder / "config.json", *folder.glob("*.safetensors")], on_chunk=on_chunk)
+
+
+def token_digest(token_ids: Iterable[int]) -> str:
+    """The sha256, as hex, over token ids as 64-bit little-endian integers, one after the other."""
+    numbers = array("q", token_ids)
+    if sys.byteorder == "big":
+        numbers.byteswap()
+    return hashlib.sha256(numbers.tobytes()).hexdigest()

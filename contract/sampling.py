@@ -1,4 +1,4 @@
-"""The sampling half of the worker protocol: register, claim pairs, send events, finish."""
+"""The sampling half of the worker protocol: register, claim pairs, send events, finish, swap checkpoints."""
 
 from uuid import UUID
 
@@ -10,7 +10,7 @@ from contract.conversation import Message
 from contract.vocabulary import FinishReason
 
 # A worker of another version is refused with 426 and exits: the two sides are upgraded together.
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 PROTOCOL_HEADER = "X-Preferably-Protocol"
 
 
@@ -27,8 +27,10 @@ class Register(Contract):
     dtype: str
     can_sample: bool
     can_train: bool
+    max_pairs: int = Field(ge=0)
+    """How many pairs it works on at once; 0 for one that only trains."""
     checkpoints: tuple[CheckpointFiles, ...]
-    """The chat checkpoints that this worker can sample from."""
+    """The chat checkpoints that this worker samples from at present."""
 
 
 class Registered(Contract):
@@ -61,6 +63,8 @@ class ResponseSpec(Contract):
     """0 means no limit."""
     seed: int = Field(ge=0, lt=2**63)
     max_new_tokens: int = Field(ge=1)
+    stop_token_ids: tuple[int, ...] = ()
+    """Ids that end the response, besides the checkpoint's own end tokens."""
 
 
 class PairJob(Contract):
@@ -97,12 +101,43 @@ class TokenEvent(Contract):
     text: str
 
 
+class Refusal(Contract):
+    """A checkpoint that a worker cannot serve, and why, for the admin to read."""
+
+    checkpoint: str
+    """Its digest, or the name of its folder where there is no telling its digest."""
+    reason: str = Field(min_length=1, max_length=2000)
+
+
+class WorkerStatus(Contract):
+    """How a worker stands: what the admin's page shows of it."""
+
+    serving: tuple[str, ...]
+    """Digests of the checkpoints that it samples from."""
+    staging: str | None = None
+    """Digest of the checkpoint that it is about to serve, while it is read and verified or waits for live jobs."""
+    available: tuple[CheckpointFiles, ...] = ()
+    """Checkpoints that it could serve: those it was started with, and those that lie in its library."""
+    refused: tuple[Refusal, ...] = ()
+    """Checkpoints that were asked for, or lie in its library, and cannot be served."""
+    max_pairs: int = Field(ge=0)
+    free_pairs: int = Field(ge=0)
+    tokens_per_s: float = Field(ge=0)
+    """Tokens drawn per second, over the last ten seconds or so."""
+    last_error: str | None = Field(default=None, max_length=2000)
+
+
 class Events(Contract):
-    """The heartbeat of a worker's live jobs, with the text they have grown by; an empty one keeps leases alive."""
+    """A worker's heartbeat, with the text that its live jobs have grown by.
+
+    An idle worker sends one every few seconds too: the answer is how promotions reach it.
+    """
 
     worker_id: UUID
     leases: tuple[Lease, ...]
     tokens: tuple[TokenEvent, ...] = ()
+    status: WorkerStatus | None = None
+    """Given when it has changed, and now and then."""
 
 
 class Control(Contract):
@@ -111,6 +146,12 @@ class Control(Contract):
     drop: tuple[UUID, ...]
     """Jobs to stop at once: cancelled, or no longer held by this worker."""
     lease_until: AwareDatetime
+    serve: tuple[str, ...] = ()
+    """Digests of the checkpoints that work is or will be asked of, the most wanted first.
+
+    A worker serves as many of them as it has and can hold. One that is not named may go on being served: it is
+    given up when its place is needed.
+    """
 
 
 class SampledResponse(Contract):
@@ -123,18 +164,26 @@ class SampledResponse(Contract):
     text: str
     token_ids: tuple[int, ...]
     """The sampled ids, including a final stop token."""
+    prompt_digest: str = Field(pattern=r"^[0-9a-f]{64}$")
+    """sha256 over the prompt's token ids as the model read them: ``contract.digests.token_digest``."""
+    stop_token_ids: tuple[int, ...]
+    """Every id that would have ended the response, in ascending order."""
     prompt_tokens: int
     completion_tokens: int
     finish_reason: FinishReason
-    sum_logprob: float
-    """Sum of the tokens' log-probabilities before temperature and top_p, comparable across temperatures."""
+    sum_logprob: float | None
+    """Sum of the tokens' log-probabilities before temperature and top_p, comparable across temperatures.
+
+    ``None`` where the sampler cannot tell: an inference server that gives none, or others.
+    """
     first_token_s: float
     """Seconds from the worker's claim to the first token."""
     total_s: float
     """Seconds from the worker's claim to the last token."""
-    engine: str
-    dtype: str
-    device: str
+    engine: str = Field(max_length=200)
+    """Which sampler drew it, with the versions of what it runs on, such as ``slot-engine/1 torch/2.13.0``."""
+    dtype: str = Field(max_length=40)
+    device: str = Field(max_length=100)
 
 
 class Finish(Contract):
@@ -155,10 +204,12 @@ class Fail(Contract):
 
 
 class Release(Contract):
-    """A worker that stops gives its jobs back at once, so that nobody waits for their leases to expire."""
+    """A worker gives jobs back without a failure counted: it stops, or has no room for them after all."""
 
     worker_id: UUID
     leases: tuple[Lease, ...]
+    is_stopping: bool = False
+    """Whether this is the worker's last word."""
 
 
 class ErrorBody(Contract):

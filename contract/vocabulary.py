@@ -136,6 +136,15 @@ class Role(StrEnum):
     ASSISTANT = "assistant"
 
 
+class Generation(StrEnum):
+    """Which chat checkpoint a model variant samples from, by age (Llama 2, section 3.2.1: different model variants)."""
+
+    NEWEST = "newest"
+    """The checkpoint that was promoted last when the batch opened."""
+    PREVIOUS = "previous"
+    """The one that was current before it; the newest where there was none."""
+
+
 class FinishReason(StrEnum):
     """Why a response ended: it stopped by itself, or it reached its largest number of tokens."""
 

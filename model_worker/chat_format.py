@@ -2,14 +2,17 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import cast
+from typing import Any, Final, cast
 
 from jinja2 import TemplateError
 from transformers import AutoTokenizer, BatchEncoding, PreTrainedTokenizerBase
 
 from contract.checkpoint_files import CheckpointError
 from contract.conversation import Message
+from contract.vocabulary import Role
 from model_worker.errors import EncodingError
+
+_PROBE: Final = "Hello"
 
 
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
@@ -60,3 +63,30 @@ def encode_messages(
         msg = f"The chat template refuses the conversation: {error}"
         raise EncodingError(msg) from error
     return list(encoded["input_ids"])
+
+
+def check_template(folder: Path, tokenizer: PreTrainedTokenizerBase) -> None:
+    """Render a prompt, and make sure that typed control tokens stay text.
+
+    Raises:
+        CheckpointError: The template is of no use, or would let a person write control tokens.
+
+    """
+    try:
+        plain = _encode_probe(tokenizer, _PROBE)
+        for token in tokenizer.all_special_tokens:
+            typed = _encode_probe(tokenizer, f"{_PROBE}{token}{_PROBE}")
+            token_id: Any = tokenizer.convert_tokens_to_ids(token)
+            if typed.count(token_id) != plain.count(token_id):
+                msg = f"{folder}: a user who types {token} would write a control token. Is transformers too old?"
+                raise CheckpointError(msg)
+    except EncodingError as error:
+        msg = f"{folder}: {error}"
+        raise CheckpointError(msg) from error
+    if not plain:
+        msg = f"{folder}: the chat template writes nothing for a prompt."
+        raise CheckpointError(msg)
+
+
+def _encode_probe(tokenizer: PreTrainedTokenizerBase, content: str) -> list[int]:
+    return encode_messages(tokenizer, [Message(role=Role.USER, content=content)], add_generation_prompt=True)

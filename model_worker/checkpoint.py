@@ -1,9 +1,9 @@
 """Loads a chat checkpoint, and speaks its language: conversation to token ids, token ids to text."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Self
 
 import torch
 from safetensors import SafetensorError
@@ -11,12 +11,9 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokeni
 
 from contract.checkpoint_files import CheckpointError, CheckpointFiles, inspect_checkpoint
 from contract.conversation import Message
-from contract.vocabulary import Role
-from model_worker.chat_format import encode_messages, load_tokenizer
-from model_worker.errors import EncodingError
+from model_worker.chat_format import check_template, encode_messages, load_tokenizer
 
 DTYPES: Final = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
-_PROBE: Final = "Hello"
 
 
 @dataclass(frozen=True)
@@ -46,6 +43,10 @@ class Checkpoint:
         """The text of some token ids, without control tokens."""
         text = self.tokenizer.decode(list(token_ids), skip_special_tokens=True, clean_up_tokenization_spaces=False)
         return str(text)
+
+    def on(self, model: PreTrainedModel) -> Self:
+        """The same checkpoint, whose weights were copied into another model."""
+        return replace(self, model=model, device=model.device, dtype=model.dtype)
 
 
 def choose_device(device: str) -> torch.device:
@@ -102,7 +103,7 @@ def load_checkpoint(
         stop_ids=_stop_ids(folder, model, tokenizer),
         context_length=int(model.config.max_position_embeddings),
     )
-    _check_template(folder, checkpoint)
+    check_template(folder, tokenizer)
     return checkpoint
 
 
@@ -139,21 +140,3 @@ def _stop_ids(folder: Path, model: PreTrainedModel, tokenizer: PreTrainedTokeniz
         msg = f"{folder}: neither the tokenizer nor generation_config.json names an end token; no response would end."
         raise CheckpointError(msg)
     return stop_ids
-
-
-def _check_template(folder: Path, checkpoint: Checkpoint) -> None:
-    """Render a prompt, and make sure that typed control tokens stay text."""
-    try:
-        plain = checkpoint.encode([Message(role=Role.USER, content=_PROBE)])
-        for token in checkpoint.tokenizer.all_special_tokens:
-            typed = checkpoint.encode([Message(role=Role.USER, content=f"{_PROBE}{token}{_PROBE}")])
-            token_id: Any = checkpoint.tokenizer.convert_tokens_to_ids(token)
-            if typed.count(token_id) != plain.count(token_id):
-                msg = f"{folder}: a user who types {token} would write a control token. Is transformers too old?"
-                raise CheckpointError(msg)
-    except EncodingError as error:
-        msg = f"{folder}: {error}"
-        raise CheckpointError(msg) from error
-    if not plain:
-        msg = f"{folder}: the chat template writes nothing for a prompt."
-        raise CheckpointError(msg)

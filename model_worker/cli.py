@@ -15,7 +15,7 @@ from contract.errors import ContractError
 from contract.sampling import PROTOCOL_VERSION
 from model_worker.logs import configure_logs
 from model_worker.service import run_worker, worker_version
-from model_worker.settings import read_settings
+from model_worker.settings import WorkerSettings, read_settings
 
 # The exit code of an expected failure; 1 is left for the ones nobody expected.
 EXIT_REFUSED: Final = 2
@@ -27,49 +27,88 @@ app = typer.Typer(
     help="The model worker of Preferably: draws responses and trains reward models for a web app that it calls.",
 )
 
+# The settings by what they are about, in the order of the help.
+_PANELS: Final = {
+    "The worker": ("url", "token_file", "name", "can_sample", "can_train", "output_dir"),
+    "Checkpoints": ("checkpoints", "library", "max_checkpoints"),
+    "Sampling": ("engine", "max_pairs", "device", "dtype", "max_length", "attention", "cuda_graphs", "lorem_word_s"),
+    "An OpenAI-compatible server": (
+        *("openai_url", "openai_model", "openai_dialect"),
+        *("openai_timeout_s", "openai_retries", "openai_accepts_unseeded"),
+    ),
+    "Running": (*("claim_wait_s", "drain_s", "metrics_port", "metrics_host", "progress", "log_format"),),
+}
+
 _ELSEWHERE: Final[dict[str, Any]] = {
     "add_help_option": False,
     "context_settings": {"ignore_unknown_options": True, "allow_extra_args": True},
 }
 
 
-@app.command()
-def run(  # noqa: PLR0913, PLR0917 - one parameter for each option
-    url: Annotated[str | None, typer.Option(help="Where the web app is.")] = None,
-    token_file: Annotated[Path | None, typer.Option(help="A file that holds the worker's API token.")] = None,
-    checkpoint: Annotated[
-        list[Path] | None, typer.Option(help="Folder of a chat checkpoint; repeat it to serve several.")
+def _option(setting: str, *names: str, metavar: str | None = None) -> Any:
+    """An option that sets a setting: its help is the setting's own text, and its panel says what it is about."""
+    field = WorkerSettings.model_fields[setting]
+    meaning = " ".join((field.description or "").split())
+    # Where there is no plain default, such as no folder or the host's name, the text itself says what holds.
+    default = {True: "yes", False: "no"}.get(field.default) if isinstance(field.default, bool) else field.default
+    text = f"{meaning} Default: {default}." if isinstance(default, (str, int, float, Path)) else meaning
+    panel = _panel_of(setting)
+    return typer.Option(*names, help=text, rich_help_panel=panel, show_default=False, metavar=metavar)
+
+
+def _panel_of(setting: str) -> str:
+    return next(panel for panel, settings in _PANELS.items() if setting in settings)
+
+
+@app.command(
+    epilog="Every option can be given in the environment as PREFERABLY_WORKER_ and the name of the setting, such as "
+    "PREFERABLY_WORKER_MAX_PAIRS. Two settings only there, so that no other user reads them in the list of processes: "
+    "PREFERABLY_WORKER_TOKEN, the worker's API token, and PREFERABLY_WORKER_OPENAI_API_KEY, the key of an "
+    "OpenAI-compatible server."
+)
+def run(  # noqa: PLR0913, PLR0917 - one parameter for each setting
+    url: Annotated[str | None, _option("url")] = None,
+    token_file: Annotated[Path | None, _option("token_file")] = None,
+    name: Annotated[str | None, _option("name")] = None,
+    can_sample: Annotated[bool | None, _option("can_sample", "--sample/--no-sample")] = None,
+    can_train: Annotated[bool | None, _option("can_train", "--train/--no-train")] = None,
+    output_dir: Annotated[Path | None, _option("output_dir")] = None,
+    checkpoints: Annotated[list[Path] | None, _option("checkpoints", "--checkpoint", metavar="<path>")] = None,
+    library: Annotated[Path | None, _option("library")] = None,
+    max_checkpoints: Annotated[int | None, _option("max_checkpoints")] = None,
+    engine: Annotated[str | None, _option("engine")] = None,
+    max_pairs: Annotated[int | None, _option("max_pairs")] = None,
+    device: Annotated[str | None, _option("device")] = None,
+    dtype: Annotated[str | None, _option("dtype")] = None,
+    max_length: Annotated[int | None, _option("max_length")] = None,
+    attention: Annotated[str | None, _option("attention")] = None,
+    cuda_graphs: Annotated[bool | None, _option("cuda_graphs", "--cuda-graphs/--no-cuda-graphs")] = None,
+    openai_url: Annotated[str | None, _option("openai_url")] = None,
+    openai_model: Annotated[str | None, _option("openai_model")] = None,
+    openai_dialect: Annotated[str | None, _option("openai_dialect")] = None,
+    openai_timeout_s: Annotated[float | None, _option("openai_timeout_s")] = None,
+    openai_retries: Annotated[int | None, _option("openai_retries")] = None,
+    openai_accepts_unseeded: Annotated[
+        bool | None, _option("openai_accepts_unseeded", "--openai-accepts-unseeded/--no-openai-accepts-unseeded")
     ] = None,
-    engine: Annotated[str | None, typer.Option(help="pair, or lorem: words without a model.")] = None,
-    name: Annotated[str | None, typer.Option(help="The worker's name, unique in the app.")] = None,
-    device: Annotated[str | None, typer.Option(help="auto, cpu, cuda or cuda:N.")] = None,
-    dtype: Annotated[str | None, typer.Option(help="auto, float32, bfloat16 or float16.")] = None,
-    max_pairs: Annotated[int | None, typer.Option(help="How many prompts are worked on at once.")] = None,
-    output_dir: Annotated[Path | None, typer.Option(help="Where reward models and datasets go.")] = None,
-    sample: Annotated[bool | None, typer.Option("--sample/--no-sample", help="Draw responses.")] = None,
-    train: Annotated[bool | None, typer.Option("--train/--no-train", help="Take training runs.")] = None,
-    drain_s: Annotated[float | None, typer.Option(help="Seconds that responses may run on at the end.")] = None,
+    lorem_word_s: Annotated[float | None, _option("lorem_word_s")] = None,
+    claim_wait_s: Annotated[float | None, _option("claim_wait_s")] = None,
+    drain_s: Annotated[float | None, _option("drain_s")] = None,
+    metrics_port: Annotated[int | None, _option("metrics_port")] = None,
+    metrics_host: Annotated[str | None, _option("metrics_host")] = None,
+    progress: Annotated[bool | None, _option("progress", "--progress/--no-progress")] = None,
+    log_format: Annotated[str | None, _option("log_format")] = None,
 ) -> None:
     """Serve a web app until SIGTERM or Ctrl-C.
 
-    Every option can be given as PREFERABLY_WORKER_... in the environment; the API token must be, or in a file.
+    The API token comes from the environment, PREFERABLY_WORKER_TOKEN, or from a file.
     """
-    options = {
-        "url": url,
-        "token_file": token_file,
-        "checkpoints": tuple(checkpoint) if checkpoint else None,
-        "engine": engine,
-        "name": name,
-        "device": device,
-        "dtype": dtype,
-        "max_pairs": max_pairs,
-        "output_dir": output_dir,
-        "can_sample": sample,
-        "can_train": train,
-        "drain_s": drain_s,
-    }
-    configure_logs()
-    run_worker(read_settings(options), _stop_on_signals())
+    options = dict(locals())
+    options["checkpoints"] = tuple(checkpoints) if checkpoints else None
+    settings = read_settings(options)
+    console = Console(stderr=True)
+    configure_logs(log_format=settings.log_format, console=console)
+    run_worker(settings, _stop_on_signals(), console)
 
 
 @app.command(**_ELSEWHERE)

@@ -24,6 +24,7 @@ from contract.sampling import (
     Release,
 )
 from contract.training import ClaimedRun, ClaimRun, FailRun, FinishRun, RunControl, RunEvents
+from model_worker.held_requests import HeldRequests
 
 WORKER_PATH: Final = "/api/worker/v1"
 DATASETS_PATH: Final = "/api/v1/datasets"
@@ -67,17 +68,24 @@ class UnknownWorkerError(AppError):
     """The app does not know this worker (``unknown_worker``): its database is another one. Register again."""
 
 
+# What no waiting mends: the process ends with the message, and a person mends it.
+FATAL_ERRORS: Final = (UnauthorizedError, ProtocolMismatchError)
+
+
 class AppClient:
     """Methods may be called from any thread. All of them raise the errors above."""
 
     def __init__(self, url: str, token: str, *, read_s: float = _READ_S) -> None:
         self._url = url.rstrip("/")
         self._read_s = read_s
-        self._http = httpx.Client(
-            base_url=self._url,
-            headers={"Authorization": f"Bearer {token}", PROTOCOL_HEADER: str(PROTOCOL_VERSION)},
-            timeout=httpx.Timeout(read_s, connect=_CONNECT_S),
-        )
+        headers = {
+            "Authorization": f"Bearer {token}",
+            "Content-Type": "application/json",
+            PROTOCOL_HEADER: str(PROTOCOL_VERSION),
+        }
+        timeout = self._timeout(read_s)
+        self._http = httpx.Client(base_url=self._url, headers=headers, timeout=timeout)
+        self._claims = HeldRequests(lambda: httpx.AsyncClient(base_url=self._url, headers=headers, timeout=timeout))
 
     def __enter__(self) -> Self:
         return self
@@ -86,7 +94,8 @@ class AppClient:
         self.close()
 
     def close(self) -> None:
-        """Close all connections."""
+        """Close all connections; a claim under way is interrupted."""
+        self._claims.close()
         self._http.close()
 
     def register(self, message: Register) -> Registered:
@@ -94,12 +103,28 @@ class AppClient:
         return self._ask("register", message, Registered)
 
     def claim(self, message: Claim) -> Claimed:
-        """Ask for pairs; takes up to ``message.wait_s`` seconds."""
-        return self._ask("claim", message, Claimed, read_s=message.wait_s + self._read_s)
+        """Ask for pairs; takes up to ``message.wait_s`` seconds. One thread claims.
 
-    def events(self, message: Events) -> Control:
+        Raises:
+            RequestInterruptedError: :meth:`interrupt_claim` was called.
+
+        """
+        with self._naming_errors():
+            answer = self._claims.post(
+                f"{WORKER_PATH}/claim",
+                content=message.model_dump_json(),
+                timeout=self._timeout(message.wait_s + self._read_s),
+            )
+            _raise_for(answer)
+        return self._read(answer, Claimed)
+
+    def interrupt_claim(self) -> None:
+        """End the claim under way, or else the next one, as soon as it is made."""
+        self._claims.interrupt()
+
+    def events(self, message: Events, *, read_s: float | None = None) -> Control:
         """Send heartbeat and new text."""
-        return self._ask("events", message, Control)
+        return self._ask("events", message, Control, read_s=read_s)
 
     def finish(self, message: Finish) -> None:
         """Deliver a pair. Delivering it twice is harmless."""
@@ -109,9 +134,9 @@ class AppClient:
         """Give a job back with a reason."""
         self._post("fail", message)
 
-    def release(self, message: Release) -> None:
+    def release(self, message: Release, *, read_s: float | None = None) -> None:
         """Give jobs back without one."""
-        self._post("release", message)
+        self._post("release", message, read_s=read_s)
 
     def claim_run(self, message: ClaimRun) -> ClaimedRun:
         """Ask for a training run."""
@@ -147,11 +172,13 @@ class AppClient:
             yield answer.iter_bytes()
 
     def _ask(self, path: str, message: BaseModel, kind: type[AnswerT], *, read_s: float | None = None) -> AnswerT:
-        answer = self._post(path, message, read_s=read_s)
+        return self._read(self._post(path, message, read_s=read_s), kind)
+
+    def _read(self, answer: httpx.Response, kind: type[AnswerT]) -> AnswerT:
         try:
             return kind.model_validate_json(answer.content)
         except ValidationError as error:
-            msg = f"{self._url} answered {path} with something that is not the worker protocol: {error}"
+            msg = f"{answer.url} answered with something that is not the worker protocol: {error}"
             raise AppUnavailableError(msg) from error
 
     def _post(self, path: str, message: BaseModel, *, read_s: float | None = None) -> httpx.Response:
@@ -159,11 +186,14 @@ class AppClient:
             answer = self._http.post(
                 f"{WORKER_PATH}/{path}",
                 content=message.model_dump_json(),
-                headers={"Content-Type": "application/json"},
-                timeout=httpx.Timeout(read_s or self._read_s, connect=_CONNECT_S),
+                timeout=self._timeout(read_s or self._read_s),
             )
             _raise_for(answer)
             return answer
+
+    @staticmethod
+    def _timeout(read_s: float) -> httpx.Timeout:
+        return httpx.Timeout(read_s, connect=_CONNECT_S)
 
     @contextmanager
     def _naming_errors(self) -> Iterator[None]:

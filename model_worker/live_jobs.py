@@ -19,7 +19,14 @@ class Failure:
     is_retryable: bool
 
 
-Outcome = tuple[SampledResponse, ...] | Failure
+@dataclass(frozen=True)
+class Returned:
+    """There was no room for a job after all: it goes back to the queue, and no failure is counted."""
+
+    reason: str
+
+
+Outcome = tuple[SampledResponse, ...] | Failure | Returned
 
 
 @dataclass
@@ -32,6 +39,8 @@ class Delivery:
     patience: Patience = field(default_factory=Patience)
     due_at: float = 0.0
     """When to try next, by ``time.monotonic``."""
+    is_under_way: bool = False
+    """Whether a thread is sending it."""
 
 
 @dataclass
@@ -55,6 +64,7 @@ class LiveJobs:
     def __init__(self) -> None:
         self._live: dict[Lease, _Live] = {}
         self._deliveries: dict[Lease, Delivery] = {}
+        # Notified when there is something to deliver or less to do; not for each of thousands of texts.
         self._changed = threading.Condition()
 
     def add(self, job: PairJob) -> list[Lease]:
@@ -71,7 +81,6 @@ class LiveJobs:
         with self._changed:
             if lease in self._live and lease not in self._deliveries:
                 self._live[lease].texts.setdefault(spec_index, _GrowingText()).unsent += text
-                self._changed.notify_all()
 
     def done(self, lease: Lease, responses: tuple[SampledResponse, ...]) -> None:
         """Note that a job is complete."""
@@ -81,6 +90,10 @@ class LiveJobs:
         """Note that a job failed."""
         self._deliver(lease, Failure(reason, is_retryable))
 
+    def returned(self, lease: Lease, reason: str) -> None:
+        """Note that the sampler has no room for a job after all."""
+        self._deliver(lease, Returned(reason))
+
     def cancelled(self, lease: Lease) -> None:
         """Nothing to do: a job is forgotten when it is dropped, and released when the worker stops."""
 
@@ -88,6 +101,11 @@ class LiveJobs:
         """The leases to keep alive."""
         with self._changed:
             return tuple(self._live)
+
+    def sampling(self) -> int:
+        """How many jobs have no outcome yet."""
+        with self._changed:
+            return len(self._live) - len(self._deliveries)
 
     def unsent_text(self) -> tuple[TokenEvent, ...]:
         """The text that responses grew by since what :meth:`text_was_sent` noted."""
@@ -116,17 +134,31 @@ class LiveJobs:
                         growing.sent += len(event.text)
                         growing.unsent = growing.unsent[len(event.text) :]
 
-    def due_deliveries(self) -> list[Delivery]:
-        """The outcomes to send now."""
+    def next_delivery(self, timeout_s: float) -> Delivery | None:
+        """An outcome that is due and that no other thread is sending; waits for one for up to ``timeout_s`` seconds.
+
+        The caller sends it, and then calls :meth:`put_off` or :meth:`drop`.
+        """
+        until = time.monotonic() + timeout_s
         with self._changed:
-            at = time.monotonic()
-            return [delivery for delivery in self._deliveries.values() if delivery.due_at <= at]
+            while True:
+                at = time.monotonic()
+                waiting = [delivery for delivery in self._deliveries.values() if not delivery.is_under_way]
+                delivery = min(waiting, key=lambda waiting: waiting.due_at, default=None)
+                if delivery is not None and delivery.due_at <= at:
+                    delivery.is_under_way = True
+                    return delivery
+                if at >= until:
+                    return None
+                self._changed.wait(min(until, delivery.due_at if delivery is not None else until) - at)
 
     def put_off(self, delivery: Delivery) -> float:
         """Note that a delivery did not get through; returns the seconds until it is tried again."""
         delay = delivery.backoff.next_delay()
         with self._changed:
             delivery.due_at = time.monotonic() + delay
+            delivery.is_under_way = False
+            self._changed.notify_all()
         return delay
 
     def drop(self, lease: Lease) -> None:
@@ -144,10 +176,10 @@ class LiveJobs:
             self._changed.notify_all()
             return dropped
 
-    def wait_for_news(self, timeout_s: float) -> None:
-        """Sleep until something happens to a job, or for ``timeout_s`` seconds."""
+    def wait_until_empty(self, timeout_s: float) -> bool:
+        """Wait until no job is live; ``False`` after ``timeout_s`` seconds."""
         with self._changed:
-            self._changed.wait(timeout_s)
+            return self._changed.wait_for(lambda: not self._live, max(0.0, timeout_s))
 
     def _deliver(self, lease: Lease, outcome: Outcome) -> None:
         with self._changed:

@@ -17,7 +17,8 @@ AnswerT = TypeVar("AnswerT")
 class Registration:
     """The app's name for this worker, shared by the worker's threads."""
 
-    def __init__(self, client: AppClient, identity: Register) -> None:
+    def __init__(self, client: AppClient, identity: Callable[[], Register]) -> None:
+        """``identity`` is asked at every registration: what a worker serves changes while it runs."""
         self._client = client
         self._identity = identity
         self._lock = threading.Lock()
@@ -46,7 +47,7 @@ class Registration:
         """The registration in force; registers on the first call."""
         with self._lock:
             if self._registered is None:
-                self._registered = self._client.register(self._identity)
+                self._registered = self._client.register(self._identity())
                 log.info("registered", extra={"worker_id": str(self._registered.worker_id)})
             return self._registered
 

@@ -19,41 +19,86 @@ class SettingsError(ContractError):
     """A setting is missing or makes no sense; the message names it."""
 
 
+# These come from the environment or a file, never from the command line, where every process could read them.
+SECRETS: Final = frozenset({"token", "openai_api_key"})
+
+
 class WorkerSettings(BaseSettings):
-    """Settings of one worker process. A secret comes from the environment or a file, never from the command line."""
+    """Settings of one worker process; the text under each is what ``preferably-worker run --help`` says of it."""
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, extra="forbid", frozen=True, use_attribute_docstrings=True)
 
     url: HttpUrl
-    """Where the web app is, for example ``https://preferably.example.org``."""
+    """Where the web app is, for example https://preferably.example.org."""
     token: SecretStr | None = None
-    """The worker's API token. Give this or ``token_file``."""
+    """The worker's API token. Give this or token_file."""
     token_file: Path | None = None
-    """A file that holds the token."""
-    checkpoints: Annotated[tuple[Path, ...], NoDecode] = ()
-    """Folders of the chat checkpoints to serve, separated by commas in the environment."""
-    engine: Literal["pair", "lorem"] = "pair"
-    """``pair`` runs checkpoints; ``lorem`` makes words up and needs neither a checkpoint nor torch."""
+    """A file that holds the worker's API token."""
     name: str = Field(default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}", min_length=1, max_length=200)
-    """How the worker is called on the admins' pages. Of two workers with one name, the later takes the jobs over."""
-    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
-    """``auto`` takes a GPU where there is one."""
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """``auto`` is bfloat16 on a GPU and float32 elsewhere."""
-    max_pairs: int = Field(default=8, ge=1, le=1024)
-    """How many prompts are worked on at once."""
-    output_dir: Path = Path("worker-output")
-    """Where reward models and downloaded datasets go."""
+    """How the admins' pages call the worker. Of two workers with one name, the later takes the jobs over."""
     can_sample: bool = True
     """Whether this worker draws responses."""
     can_train: bool = False
     """Whether this worker takes training runs."""
-    claim_wait_s: float = Field(default=5.0, ge=0, le=30)
-    """How long the app may hold a request for work, in seconds; an idle worker takes as long to stop."""
+    output_dir: Path = Path("worker-output")
+    """Where reward models and downloaded datasets go."""
+
+    checkpoints: Annotated[tuple[Path, ...], NoDecode] = ()
+    """Folder of a chat checkpoint to serve, the most wanted first. Repeat the option for several; in the environment
+    they are separated by commas."""
+    library: Path | None = None
+    """A folder in which new checkpoints appear as sub-folders; an admin can promote them without a restart."""
+    max_checkpoints: int = Field(default=2, ge=1, le=64)
+    """How many chat checkpoints are held in memory at once: two are the newest and the one before."""
+
+    engine: Literal["slots", "openai", "lorem"] = "slots"
+    """What draws responses: slots runs checkpoints itself; openai asks an OpenAI-compatible server; lorem makes
+    words up and needs neither a checkpoint nor torch."""
+    max_pairs: int = Field(default=8, ge=1, le=1024)
+    """How many pairs are worked on at once."""
+    device: str = Field(default="auto", pattern=r"^(auto|cpu|cuda(:\d+)?)$")
+    """auto, cpu, cuda or cuda:N; auto takes a GPU where there is one."""
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    """auto, float32, bfloat16 or float16; auto is bfloat16 on a GPU and float32 elsewhere."""
+    max_length: int | None = Field(default=None, ge=16)
+    """The most tokens of a prompt and its response together; by default the checkpoint's context."""
+    attention: Literal["sdpa", "varlen"] = "sdpa"
+    """How attention is computed: sdpa runs everywhere; varlen reads only the keys in use, on a GPU."""
+    cuda_graphs: bool = False
+    """Whether decoding steps are recorded as CUDA graphs: faster for few pairs, on a GPU."""
+
+    openai_url: HttpUrl | None = None
+    """The engine openai: where the server is, such as http://127.0.0.1:8000/v1."""
+    openai_model: str | None = Field(default=None, min_length=1, max_length=500)
+    """The engine openai: how the server calls the model."""
+    openai_dialect: Literal["vllm", "sglang", "openai"] = "vllm"
+    """The engine openai: which server it is, vllm, sglang or openai for any other."""
+    openai_api_key: SecretStr | None = None
+    """The engine openai: the server's API key, where it asks for one."""
+    openai_timeout_s: float = Field(default=120.0, gt=0)
+    """The engine openai: seconds without a word from the server after which a request is given up."""
+    openai_retries: int = Field(default=3, ge=0, le=20)
+    """The engine openai: how often a request that the server failed on is tried again."""
+    openai_data_parallel: int = Field(default=1, ge=1, le=1024)
+    """The engine openai: how many data-parallel engines the server has; a pair's responses share one, and its cache."""
+    openai_accepts_unseeded: bool = False
+    """The engine openai: whether a server that ignores the seed is good enough; responses cannot be drawn again."""
+
     lorem_word_s: float = Field(default=0.02, ge=0)
-    """How long the engine ``lorem`` takes for a word, in seconds."""
+    """The engine lorem: how long it takes for a word, in seconds."""
+
+    claim_wait_s: float = Field(default=20.0, ge=0, le=30)
+    """How long the app may hold a request for work, in seconds."""
     drain_s: float = Field(default=8.0, ge=0)
     """How long responses may still run once the worker is asked to stop, in seconds."""
+    metrics_port: int | None = Field(default=None, ge=1, le=65535)
+    """The port of the worker's Prometheus metrics, under /metrics; by default there are none."""
+    metrics_host: str = Field(default="127.0.0.1", min_length=1)
+    """The address that the metrics are bound to; they need no password."""
+    progress: bool | None = None
+    """Whether a line in the terminal shows how the worker does; by default where standard error is a terminal."""
+    log_format: Literal["auto", "text", "json"] = "auto"
+    """How the log is written: text for people, json with an object a line; auto is text in a terminal, else json."""
 
     @field_validator("checkpoints", mode="before")
     @classmethod
@@ -71,8 +116,18 @@ class WorkerSettings(BaseSettings):
         if not (self.can_sample or self.can_train):
             msg = "can_sample and can_train are both off: there is nothing to do"
             raise ValueError(msg)
-        if self.engine == "pair" and not self.checkpoints:
-            msg = "checkpoints: name at least one checkpoint folder, or choose the engine lorem"
+        return self
+
+    @model_validator(mode="after")
+    def _check_checkpoints(self) -> Self:
+        if self.library is not None and not self.library.is_dir():
+            msg = f"library: {self.library} is not a folder"
+            raise ValueError(msg)
+        if self.engine != "lorem" and not self.checkpoints and self.library is None:
+            msg = "checkpoints: name at least one checkpoint folder, or a library of them, or choose the engine lorem"
+            raise ValueError(msg)
+        if self.engine == "openai" and (self.openai_url is None or self.openai_model is None):
+            msg = "the engine openai needs openai_url and openai_model"
             raise ValueError(msg)
         return self
 

@@ -157,4 +157,4 @@ def worker_headers(database: Database) -> dict[str, str]:
     """The headers of a model worker with a valid token."""
     with database.write() as session:
         token = accounts.create_api_token(session, "test worker", TokenScope.WORKER)
-    return {"Authorization": f"Bearer {token}", "X-Preferably-Protocol": "1"}
+    return {"Authorization": f"Bearer {token}", "X-Preferably-Protocol": "2"}

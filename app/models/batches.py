@@ -8,7 +8,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, String, Text, UniqueConstrai
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, new_id, now
-from contract.vocabulary import MarginScheme, Objective
+from contract.vocabulary import Generation, MarginScheme, Objective
 
 
 class BatchState(StrEnum):
@@ -134,8 +134,9 @@ class BatchVariant(Base):
     top_p: Mapped[float]
     top_k: Mapped[int] = mapped_column(default=0)
     checkpoint_id: Mapped[UUID | None] = mapped_column(ForeignKey("checkpoints.id"), default=None)
-    """Empty until the batch opens: it then takes the newest promoted checkpoint."""
+    """Empty until the batch opens: it then takes the promoted checkpoint of its generation."""
     weight: Mapped[float] = mapped_column(default=1.0)
+    generation: Mapped[Generation] = mapped_column(default=Generation.NEWEST)
 
 
 class Guideline(Base):

@@ -169,6 +169,10 @@ class Response(Base):
     max_new_tokens: Mapped[int]
     text: Mapped[str] = mapped_column(Text, default="")
     token_ids: Mapped[list[int] | None] = mapped_column(default=None, repr=False)
+    prompt_digest: Mapped[str | None] = mapped_column(String(64), default=None)
+    """sha256 over the prompt's token ids as the model read them."""
+    stop_token_ids: Mapped[list[int] | None] = mapped_column(default=None, repr=False)
+    """Every id that would have ended it."""
     prompt_tokens: Mapped[int | None] = mapped_column(default=None)
     completion_tokens: Mapped[int | None] = mapped_column(default=None)
     finish_reason: Mapped[FinishReason | None] = mapped_column(default=None)

@@ -62,6 +62,19 @@ class Worker(Base):
     can_train: Mapped[bool]
     versions: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
     checkpoints: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
-    """The chat checkpoints that it holds: their names in the registry by digest."""
+    """The chat checkpoints that it samples from: their names in the registry by digest."""
+    available: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    """Those that it could sample from: names by digest."""
+    refused: Mapped[dict[str, Any]] = mapped_column(default_factory=dict)
+    """Those that it cannot: reasons by digest, or by folder name where the digest is not known."""
+    staging: Mapped[str | None] = mapped_column(String(64), default=None)
+    """Digest of the checkpoint that it is about to serve."""
+    max_pairs: Mapped[int] = mapped_column(default=0)
+    free_pairs: Mapped[int] = mapped_column(default=0)
+    tokens_per_s: Mapped[float] = mapped_column(default=0.0)
+    last_error: Mapped[str | None] = mapped_column(Text, default=None)
+    last_error_at: Mapped[datetime | None] = mapped_column(default=None)
     registered_at: Mapped[datetime] = mapped_column(default_factory=now)
     last_seen_at: Mapped[datetime] = mapped_column(default_factory=now)
+    stopped_at: Mapped[datetime | None] = mapped_column(default=None)
+    """When it said that it stops; empty while it runs, and where it was lost."""

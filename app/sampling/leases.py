@@ -1,9 +1,11 @@
 """The one mechanism for handing out work: leases with an attempt number as fencing."""
 
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TypeVar
 from uuid import UUID
 
+import structlog
 from sqlalchemy import ColumnElement, Select, or_, select
 from sqlalchemy.orm import Session
 
@@ -12,11 +14,23 @@ from app.models import Leased, WorkState
 
 Work = TypeVar("Work", bound=Leased)
 
+_LOG = structlog.get_logger(__name__)
+# A lease that has lost less than this share of its time is not written again: workers call several times a second.
+_WORTH_A_WRITE = 0.05
+
 
 class LeaseLostError(ConflictError):
     """The work is no longer this worker's: cancelled, done, or handed to another."""
 
     code = "lease_lost"
+
+
+@dataclass(frozen=True)
+class LeaseTerms:
+    """How long a lease lasts, and how often work is handed out before it fails."""
+
+    lease_s: float
+    max_attempts: int
 
 
 def is_due(model: type[Leased], at: datetime) -> ColumnElement[bool]:
@@ -42,9 +56,12 @@ def hand_out(work: Leased, worker_id: UUID, *, at: datetime, lease_s: float) -> 
     work.started_at = work.started_at or at
 
 
-def extend(work: Leased, *, at: datetime, lease_s: float) -> None:
-    """Let a worker that is alive keep its work."""
-    work.lease_until = at + timedelta(seconds=lease_s)
+def extend(work: Leased, *, at: datetime, lease_s: float) -> datetime:
+    """Let a worker that is alive keep its work, and say until when."""
+    until = at + timedelta(seconds=lease_s)
+    if work.lease_until is None or until - work.lease_until > timedelta(seconds=lease_s * _WORTH_A_WRITE):
+        work.lease_until = until
+    return work.lease_until
 
 
 def end(work: Leased, state: WorkState, *, at: datetime, error: str | None = None) -> None:
@@ -87,6 +104,12 @@ def held(session: Session, model: type[Work], job_id: UUID, worker_id: UUID, att
     """
     work = session.get(model, job_id, with_for_update=True)
     if work is None or not is_held(work, worker_id, attempt):
+        note_lost(job_id, worker_id, attempt)
         msg = f"Attempt {attempt} of this job is no longer held by this worker; drop it."
         raise LeaseLostError(msg)
     return work
+
+
+def note_lost(job_id: UUID, worker_id: UUID, attempt: int) -> None:
+    """Log that a worker called about work that it no longer holds."""
+    _LOG.info("lease_lost", job_id=str(job_id), worker_id=str(worker_id), attempt=attempt)

@@ -6,7 +6,7 @@ from typing import Annotated
 from fastapi import Depends, Header, Request
 
 from app.errors import AppError
-from app.sampling.service import LeaseTerms
+from app.sampling.leases import LeaseTerms
 from app.settings import Settings
 from contract.sampling import PROTOCOL_HEADER, PROTOCOL_VERSION
 

@@ -23,10 +23,10 @@ def due_jobs(session: Session, digests: Sequence[str], *, at: datetime, limit: i
     return list(session.scalars(jobs.options(_LOAD_PAIR).limit(limit)))
 
 
-def has_due_jobs(session: Session, digests: Sequence[str], *, at: datetime) -> bool:
-    """Whether ``due_jobs`` would find any."""
-    jobs = exists().where(is_due(SamplingJob, at), ~_needs_other_checkpoints(digests))
-    return bool(session.scalar(select(jobs)))
+def count_due_jobs(session: Session, digests: Sequence[str], *, at: datetime, limit: int) -> int:
+    """How many jobs ``due_jobs`` would find."""
+    jobs = select(SamplingJob.id).where(is_due(SamplingJob, at), ~_needs_other_checkpoints(digests)).limit(limit)
+    return session.scalar(select(func.count()).select_from(jobs.subquery())) or 0
 
 
 def _needs_other_checkpoints(digests: Sequence[str]) -> Exists:
@@ -88,6 +88,12 @@ def leased_to(session: Session, worker_id: UUID) -> list[SamplingJob]:
 def worker_by_name(session: Session, name: str) -> Worker | None:
     """A worker that introduced itself under this name before."""
     return session.scalars(select(Worker).where(Worker.name == name)).one_or_none()
+
+
+def checkpoint_names(session: Session, digests: Collection[str]) -> dict[str, str]:
+    """The names of registered checkpoints, by digest."""
+    rows = session.execute(select(Checkpoint.digest, Checkpoint.name).where(Checkpoint.digest.in_(digests)))
+    return dict(rows.all())
 
 
 def count_by_state(session: Session) -> dict[WorkState, int]:

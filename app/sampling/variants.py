@@ -2,7 +2,7 @@
 
 import random
 import secrets
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from uuid import UUID
 
 from app.errors import InvalidInputError
@@ -40,6 +40,20 @@ def draw_pair(comparison: Comparison, variants: Sequence[BatchVariant], *, max_n
         )
         for side, variant in zip(Side, _draw_two(variants), strict=True)
     ]
+
+
+def draw_again(responses: Iterable[Response]) -> None:
+    """Empty responses and give them new seeds, so that they are drawn as if for the first time."""
+    for response in responses:
+        response.seed = new_seed()
+        response.text = ""
+        response.token_ids = None
+        response.finish_reason = None
+
+
+def can_differ(responses: Iterable[Response]) -> bool:
+    """Whether drawing again with other seeds can change any of the responses: greedy ones come out as they did."""
+    return any(response.temperature > 0 and response.top_k != 1 for response in responses)
 
 
 def _draw_two(variants: Sequence[BatchVariant]) -> tuple[BatchVariant, BatchVariant]:

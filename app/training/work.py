@@ -8,8 +8,7 @@ from sqlalchemy.orm import Session
 from app.accounts import audit
 from app.errors import InvalidInputError
 from app.models import Evaluation, RewardModel, TrainingPoint, TrainingRun, WorkState, now
-from app.sampling import leases
-from app.sampling import service as sampling
+from app.sampling import leases, workers
 from app.training import queries
 from contract.recipe import Recipe
 from contract.training import (
@@ -31,10 +30,10 @@ _DATASET_NAME_CHARACTERS = 200
 _LOG_CHARACTERS = 100_000
 
 
-def claim_run(session: Session, message: ClaimRun, terms: sampling.LeaseTerms) -> ClaimedRun:
+def claim_run(session: Session, message: ClaimRun, terms: leases.LeaseTerms) -> ClaimedRun:
     """Hand out the oldest run whose chat checkpoint the worker holds, if there is one."""
     at = now()
-    worker = sampling.seen(session, message.worker_id)
+    worker = workers.seen(session, message.worker_id)
     while (run := queries.next_due(session, message.digests, at=at)) is not None:
         is_lost = run.state is WorkState.LEASED
         if is_lost and not leases.survives_failure(
@@ -48,7 +47,7 @@ def claim_run(session: Session, message: ClaimRun, terms: sampling.LeaseTerms) -
     return ClaimedRun(job=None)
 
 
-def take_events(session: Session, message: RunEvents, terms: sampling.LeaseTerms) -> RunControl:
+def take_events(session: Session, message: RunEvents, terms: leases.LeaseTerms) -> RunControl:
     """Keep a run's lease alive, store what it reports, and say whether it was cancelled.
 
     Points that were sent before are passed over.
@@ -59,7 +58,7 @@ def take_events(session: Session, message: RunEvents, terms: sampling.LeaseTerms
 
     """
     at = now()
-    sampling.seen(session, message.worker_id)
+    workers.seen(session, message.worker_id)
     run = queries.locked(session, message.lease.job_id)
     if run is not None and run.state is WorkState.CANCELLED:
         return RunControl(is_cancelled=True, lease_until=at)
@@ -105,7 +104,7 @@ def finish_run(session: Session, message: FinishRun) -> None:
     audit.record(session, "training.finished", run.name, digest=message.digest)
 
 
-def fail_run(session: Session, message: FailRun, terms: sampling.LeaseTerms) -> None:
+def fail_run(session: Session, message: FailRun, terms: leases.LeaseTerms) -> None:
     """Take a run back from a worker that could not do it: for another try, or for good.
 
     Raises:

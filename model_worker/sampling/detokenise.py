@@ -32,9 +32,14 @@ class Detokeniser:
         self._said = 0  # up to where tokens have become text
         self._has_text = False
 
-    def push(self, token_id: int) -> str:
-        """Add a token and return the text it completes, often a word, sometimes nothing."""
-        self._ids.append(token_id)
+    @property
+    def pushed(self) -> int:
+        """How many tokens were added."""
+        return len(self._ids)
+
+    def push(self, *token_ids: int) -> str:
+        """Add tokens and return the text they complete: one makes a word, a part of it, or nothing yet."""
+        self._ids.extend(token_ids)
         return self._grow(is_last=False)
 
     def finish(self) -> str:
@@ -42,14 +47,24 @@ class Detokeniser:
         return self._grow(is_last=True)
 
     def _grow(self, *, is_last: bool) -> str:
+        end = len(self._ids) if is_last else self._whole_end()
         before = self._decode(self._ids[self._context : self._said])
-        now = self._decode(self._ids[self._context :])
-        may_become_whole = now.endswith(_REPLACEMENT) and len(self._ids) - self._said < _LONGEST_WAIT
-        if len(now) <= len(before) or (may_become_whole and not is_last):
+        now = self._decode(self._ids[self._context : end])
+        if len(now) <= len(before):
             return ""
-        self._context, self._said = self._said, len(self._ids)
+        self._context, self._said = self._said, end
         text = now[len(before) :].replace("\0", _REPLACEMENT)
         if not self._has_text:
             text = text.lstrip()
             self._has_text = bool(text)
         return text
+
+    def _whole_end(self) -> int:
+        """Up to which token the text is made of whole characters."""
+        for held in range(_LONGEST_WAIT):
+            end = len(self._ids) - held
+            if end <= self._said:
+                return self._said
+            if not self._decode(self._ids[self._context : end]).endswith(_REPLACEMENT):
+                return end
+        return len(self._ids)

@@ -1,17 +1,18 @@
 """A sampler without a model: seeded, readable words, for tests of the web app and for trying the whole system out."""
 
 import hashlib
+import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final, Self
 
-from contract.checkpoint_files import CheckpointFiles
+from contract.checkpoint_files import CheckpointError, CheckpointFiles, inspect_checkpoint
 from contract.sampling import Lease, PairJob, ResponseSpec, SampledResponse
 from contract.vocabulary import FinishReason
 from model_worker.sampling.interface import MAX_REDRAWS, JobError, SamplerFacts, Sink
 from model_worker.sampling.seeds import redraw_seed, splitmix64
-from model_worker.sampling.stepping import Stepper
+from model_worker.sampling.stepping import NotServedError, Stepper
 from model_worker.settings import WorkerSettings
 
 ENGINE: Final = "lorem/1"
@@ -41,23 +42,41 @@ def lorem_checkpoint(name: str = "lorem") -> CheckpointFiles:
 
 
 class LoremSampler:
-    """A :class:`~model_worker.sampling.interface.Sampler` that makes words up, one each ``word_s`` seconds."""
+    """A :class:`~model_worker.sampling.interface.Sampler` that makes words up, one each ``word_s`` seconds.
 
-    def __init__(self, *, max_pairs: int, word_s: float = 0.02, names: tuple[str, ...] = ("lorem",)) -> None:
-        self._files = tuple(lorem_checkpoint(name) for name in names)
-        self._digests = frozenset(files.digest for files in self._files)
+    It serves any checkpoint that passes inspection, and draws other words for another one: promotion, with its
+    refusals and its draining, can be tried without torch.
+    """
+
+    def __init__(
+        self,
+        *,
+        max_pairs: int,
+        word_s: float = 0.02,
+        names: tuple[str, ...] = ("lorem",),
+        checkpoints: tuple[CheckpointFiles, ...] = (),
+    ) -> None:
+        served = checkpoints or tuple(lorem_checkpoint(name) for name in names)
         self._word_s = word_s
+        self._max_pairs = max_pairs
+        self._lock = threading.Lock()
+        self._served = {files.digest: files for files in served}
+        self._draining: frozenset[str] = frozenset()
+        self._words_said = 0
         self._stepper = Stepper(self._start, max_pairs=max_pairs, name="lorem")
 
     @classmethod
     def from_settings(cls, settings: WorkerSettings, files: Mapping[Path, CheckpointFiles]) -> Self:
-        """Checkpoint folders are of no use here; a worker that also trains may have some."""
-        del files
-        return cls(max_pairs=settings.max_pairs, word_s=settings.lorem_word_s)
+        """Serves the checkpoints of the folders, or a made-up one where there is none."""
+        return cls(max_pairs=settings.max_pairs, word_s=settings.lorem_word_s, checkpoints=tuple(files.values()))
 
     def facts(self) -> SamplerFacts:
-        """Engine and synthetic checkpoints."""
-        return SamplerFacts(engine=ENGINE, versions={}, device="none", dtype="none", checkpoints=self._files)
+        """Engine and checkpoints."""
+        with self._lock:
+            served = tuple(files for digest, files in self._served.items() if digest not in self._draining)
+        return SamplerFacts(
+            engine=ENGINE, versions={}, device="none", dtype="none", max_pairs=self._max_pairs, checkpoints=served
+        )
 
     def capacity(self) -> int:
         """How many more pairs are taken."""
@@ -71,19 +90,53 @@ class LoremSampler:
         """Stop a pair before its next word."""
         self._stepper.cancel(lease)
 
+    def tokens_drawn(self) -> int:
+        """How many words were said."""
+        return self._words_said
+
+    def swap(self, folder: Path, files: CheckpointFiles, *, instead_of: str | None) -> None:
+        """Serve another checkpoint, once the pairs of the one that it replaces have ended.
+
+        Raises:
+            CheckpointError: The folder cannot be served, or its content has changed.
+
+        """
+        if inspect_checkpoint(folder).digest != files.digest:
+            msg = f"{folder} has changed since it was looked at: it no longer is {files.digest[:12]}."
+            raise CheckpointError(msg)
+        if instead_of is not None:
+            self._drain(instead_of)
+        with self._lock:
+            kept = {digest: served for digest, served in self._served.items() if digest != instead_of}
+            self._served = kept | {files.digest: files}
+            self._draining = frozenset()
+
     def close(self, drain_s: float) -> None:
         """Drain, cancel what is left, end the thread."""
         self._stepper.close(drain_s)
 
+    def _drain(self, digest: str) -> None:
+        with self._lock:
+            self._draining = frozenset({digest})
+        if not self._stepper.wait_for_end_of(lambda job: any(spec.checkpoint_digest == digest for spec in job.specs)):
+            msg = "This model worker is stopping."
+            raise CheckpointError(msg)
+
     def _start(self, job: PairJob, say: Callable[[int, str], None], claimed_at: float) -> "_LoremPair":
-        unknown = [spec.checkpoint_digest for spec in job.specs if spec.checkpoint_digest not in self._digests]
+        served = {files.digest for files in self.facts().checkpoints}
+        unknown = [spec.checkpoint_digest for spec in job.specs if spec.checkpoint_digest not in served]
         if unknown:
             msg = f"This model worker does not serve the checkpoint {unknown[0][:12]}."
-            raise LookupError(msg)
+            raise NotServedError(msg)
         if not job.messages:
             msg = "The conversation has no message."
             raise JobError(msg)
-        return _LoremPair(job, say, claimed_at, self._word_s)
+
+        def say_and_count(spec_index: int, word: str) -> None:
+            self._words_said += 1
+            say(spec_index, word)
+
+        return _LoremPair(job, say_and_count, claimed_at, self._word_s)
 
 
 class _LoremPair:
@@ -117,6 +170,8 @@ class _LoremPair:
             seed=seed,
             text="".join(words),
             token_ids=tuple(WORDS.index(word.strip(" .,").lower()) for word in words),
+            prompt_digest=hashlib.sha256(_prompt_of(self._job).encode()).hexdigest(),
+            stop_token_ids=(),
             prompt_tokens=sum(len(message.content.split()) for message in self._job.messages),
             completion_tokens=len(words),
             finish_reason=FinishReason.STOP if words[-1].endswith(".") else FinishReason.LENGTH,
@@ -129,9 +184,13 @@ class _LoremPair:
         )
 
 
+def _prompt_of(job: PairJob) -> str:
+    return "\n".join(message.content for message in job.messages)
+
+
 def _distinct_responses(job: PairJob) -> list[tuple[int, list[str]]]:
     """The seed and the words of each response; equal ones are drawn again, as a real sampler does."""
-    prompt = "\n".join(message.content for message in job.messages)
+    prompt = _prompt_of(job)
     drawn: list[tuple[int, list[str]]] = []
     for spec in job.specs:
         seed = spec.seed
@@ -145,8 +204,8 @@ def _distinct_responses(job: PairJob) -> list[tuple[int, list[str]]]:
 
 
 def _words(prompt: str, spec: ResponseSpec, seed: int) -> Iterator[str]:
-    """Words with the white space before them; the same for the same prompt and seed, whatever seed at temperature 0."""
-    key = int.from_bytes(hashlib.sha256(prompt.encode()).digest()[:8], "big")
+    """Words with the white space before them: those of checkpoint, prompt and, above temperature 0, seed."""
+    key = int.from_bytes(hashlib.sha256(f"{spec.checkpoint_digest}{prompt}".encode()).digest()[:8], "big")
     key = splitmix64(key ^ (splitmix64(seed) if spec.temperature > 0 else 0))
     length = _SHORTEST + key % (_LONGEST - _SHORTEST + 1)
     for index in range(min(length, spec.max_new_tokens)):

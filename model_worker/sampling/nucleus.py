@@ -2,17 +2,18 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Final
+from dataclasses import dataclass, replace
+from typing import Final, Self
 
 import torch
 from torch import Tensor
 
 from model_worker.sampling.noise import gumbel
 
-# A sort of the whole vocabulary costs about four times as much as the largest 4,096, which nearly
-# always hold the nucleus (SAMPLING.md, section 3.2). Rows whose nucleus is larger are sorted whole.
-CANDIDATES: Final = 4096
+# A sort of the whole vocabulary would cost more than a small model's forward pass (SAMPLING.md, section 3.2). The
+# likeliest 256 nearly always hold the nucleus, and the likeliest 4,096 hold even most flat ones; the vocabulary is
+# sorted whole for what remains.
+CANDIDATES: Final = (256, 4096)
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,83 +31,190 @@ class Draw:
     """Which token of its response it is; counts from 0."""
 
 
-def draw_tokens(logits: Tensor, draws: Sequence[Draw], *, candidates: int = CANDIDATES) -> tuple[Tensor, Tensor]:
-    """Draw one token for each row.
+@dataclass(frozen=True, slots=True)
+class Drawn:
+    """The next token of each row, on the device."""
 
-    Limits apply as in transformers: temperature, then top_k, then top_p over what top_k left.
+    tokens: Tensor
+    """int64 (rows,)."""
+    logprobs: Tensor
+    """float32 (rows,), before temperature and limits."""
+    is_exact: Tensor
+    """bool (rows,): whether the candidates held all tokens that may be drawn. Where not, more must be looked at."""
 
-    Args:
-        logits: (rows, vocabulary), any floating type.
-        draws: One for each row.
-        candidates: How many of the likeliest tokens are looked at before the whole vocabulary is sorted.
+    def to_host(self) -> tuple[list[int], list[float], list[bool]]:
+        """Wait for the device, once."""
+        # A double holds every token id.
+        tokens, logprobs, is_exact = torch.stack(
+            [self.tokens.double(), self.logprobs.double(), self.is_exact.double()]
+        ).tolist()
+        return [int(token) for token in tokens], logprobs, [bool(exact) for exact in is_exact]
+
+
+@dataclass(frozen=True, slots=True)
+class _Limited:
+    """Rows of one kind, as tensors: those with a limit, or those that may draw any token."""
+
+    rows: Tensor
+    """int64 (rows of this kind,), places in the minibatch."""
+    temperature: Tensor
+    """float32 (rows, 1)."""
+    top_p: Tensor
+    """float32 (rows, 1), infinite for no limit: the sum of all probabilities may round to 1 before the last."""
+    top_k: Tensor
+    """int64 (rows, 1), 2^62 for no limit."""
+    seeds: Tensor
+    """int64 (rows,)."""
+
+    @classmethod
+    def of(cls, rows: Sequence[int], draws: Sequence[Draw], device: torch.device) -> Self:
+        chosen = [draws[row] for row in rows]
+        top_p = [draw.top_p if draw.top_p < 1 else math.inf for draw in chosen]
+        return cls(
+            rows=torch.tensor(rows, dtype=torch.int64, device=device),
+            temperature=torch.tensor([draw.temperature for draw in chosen], dtype=torch.float32, device=device)[
+                :, None
+            ],
+            top_p=torch.tensor(top_p, dtype=torch.float32, device=device)[:, None],
+            top_k=torch.tensor([draw.top_k or 2**62 for draw in chosen], dtype=torch.int64, device=device)[:, None],
+            seeds=torch.tensor([draw.seed for draw in chosen], dtype=torch.int64, device=device),
+        )
+
+
+class DrawPlan:
+    """How some rows draw, as tensors that are made once and serve until the rows change."""
+
+    def __init__(self, draws: Sequence[Draw], *, device: torch.device, candidates: Sequence[int] = CANDIDATES) -> None:
+        """Make the tensors.
+
+        Args:
+            draws: One for each row, in order.
+            device: Where the logits will be.
+            candidates: How many of the likeliest tokens are looked at; each next number where the one before it did
+                not do, and the whole vocabulary in the end.
+
+        """
+        self._draws = list(draws)
+        self._device = device
+        self._candidates = list(candidates)
+        self._steps = 0
+        self._indexes = torch.tensor([draw.index for draw in draws], dtype=torch.int64, device=device)
+        unlimited = [row for row, draw in enumerate(draws) if draw.temperature > 0 and not _is_limited(draw)]
+        limited = [row for row, draw in enumerate(draws) if draw.temperature > 0 and _is_limited(draw)]
+        self._unlimited = _Limited.of(unlimited, draws, device) if unlimited else None
+        self._limited = _Limited.of(limited, draws, device) if limited else None
+
+    def draw(self, logits: Tensor) -> tuple[Tensor, list[int], list[float]]:
+        """Draw one token for each row, and wait for it.
+
+        Limits apply as in transformers: temperature, then top_k, then top_p over what top_k left.
+
+        Args:
+            logits: (rows, vocabulary), any floating type.
+
+        Returns:
+            Token ids, int64 (rows,) on the device; the same on the host; and the log-probabilities of the tokens
+            before temperature and limits.
+
+        """
+        logits = logits.float()
+        drawn = self.launch(logits)
+        tokens, logprobs, is_exact = drawn.to_host()
+        if all(is_exact):
+            return drawn.tokens, tokens, logprobs
+        # As long as these rows stay together, what was too few for one of them is not tried again.
+        self._candidates = self._candidates[1:]
+        rest = [row for row, exact in enumerate(is_exact) if not exact]
+        again = [replace(self._draws[row], index=self._draws[row].index + self._steps) for row in rest]
+        rest_plan = DrawPlan(again, device=self._device, candidates=self._candidates)
+        device_tokens, rest_tokens, rest_logprobs = rest_plan.draw(logits[rest])
+        drawn.tokens[rest] = device_tokens
+        for row, token, logprob in zip(rest, rest_tokens, rest_logprobs, strict=True):
+            tokens[row], logprobs[row] = token, logprob
+        return drawn.tokens, tokens, logprobs
+
+    def launch(self, logits: Tensor) -> Drawn:
+        """Draw from float32 logits (rows, vocabulary) without waiting for the device."""
+        tokens = logits.argmax(dim=-1)
+        is_exact = torch.ones_like(tokens, dtype=torch.bool)
+        if self._unlimited is not None:
+            kind = self._unlimited
+            tokens.index_copy_(
+                0, kind.rows, _draw_unlimited(self._of(logits, kind), kind, self._of(self._indexes, kind))
+            )
+        if self._limited is not None:
+            kind = self._limited
+            count = min([*self._candidates[:1], logits.shape[1]])
+            drawn, exact = _draw_limited(self._of(logits, kind), kind, self._of(self._indexes, kind), count)
+            tokens.index_copy_(0, kind.rows, drawn)
+            is_exact.index_copy_(0, kind.rows, exact)
+        logprobs = logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
+        return Drawn(tokens, logprobs, is_exact)
+
+    def advance(self) -> None:
+        """Go on to the next token of every row."""
+        self._steps += 1
+        self._indexes += 1
+
+    def _of(self, values: Tensor, kind: _Limited) -> Tensor:
+        """The rows of one kind; most minibatches have only one."""
+        return values if len(kind.rows) == len(self._draws) else values.index_select(0, kind.rows)
+
+
+def draw_tokens(
+    logits: Tensor, draws: Sequence[Draw], *, candidates: Sequence[int] = CANDIDATES
+) -> tuple[Tensor, Tensor]:
+    """Draw one token for each row of (rows, vocabulary) logits.
 
     Returns:
         Token ids, int64 (rows,), and their log-probabilities before temperature and limits, float32 (rows,).
 
     """
-    logits = logits.float()
-    tokens = logits.argmax(dim=-1)
-    unlimited = [row for row, draw in enumerate(draws) if draw.temperature > 0 and not _is_limited(draw)]
-    limited = [row for row, draw in enumerate(draws) if draw.temperature > 0 and _is_limited(draw)]
-    if unlimited:
-        tokens[unlimited] = _draw_unlimited(logits[unlimited], [draws[row] for row in unlimited])
-    if limited:
-        tokens[limited] = _draw_limited(logits[limited], [draws[row] for row in limited], candidates)
-    logprobs = logits.gather(1, tokens[:, None]).squeeze(1) - logits.logsumexp(dim=-1)
-    return tokens, logprobs
+    tokens, _, logprobs = DrawPlan(draws, device=logits.device, candidates=candidates).draw(logits)
+    return tokens, torch.tensor(logprobs, dtype=torch.float32, device=logits.device)
 
 
 def _is_limited(draw: Draw) -> bool:
     return draw.top_p < 1 or draw.top_k > 0
 
 
-def _draw_unlimited(logits: Tensor, draws: Sequence[Draw]) -> Tensor:
-    scaled = logits / _column([draw.temperature for draw in draws], logits)
+def _draw_unlimited(logits: Tensor, kind: _Limited, indexes: Tensor) -> Tensor:
     every_token = torch.arange(logits.shape[1], device=logits.device).expand(logits.shape)
-    return _likeliest_with_noise(scaled, every_token, draws)
+    return _likeliest_with_noise(logits / kind.temperature, every_token, kind.seeds, indexes)
 
 
-def _draw_limited(logits: Tensor, draws: Sequence[Draw], candidates: int) -> Tensor:
-    vocabulary = logits.shape[1]
-    scaled = logits / _column([draw.temperature for draw in draws], logits)
-    values, token_ids = scaled.topk(min(candidates, vocabulary), dim=-1)  # both (rows, candidates), descending
-    kept, is_complete = _nucleus(values, scaled, draws)
-    tokens = _likeliest_with_noise(values.masked_fill(~kept, -torch.inf), token_ids, draws)
-    if values.shape[1] < vocabulary and not bool(is_complete.all()):
-        rest = (~is_complete).nonzero().flatten()
-        tokens[rest] = _draw_limited(logits[rest], [draws[row] for row in rest.tolist()], vocabulary)
-    return tokens
+def _draw_limited(logits: Tensor, kind: _Limited, indexes: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Token ids (rows,), and whether the ``count`` likeliest were enough to know them (rows,)."""
+    scaled = logits / kind.temperature
+    values, token_ids = scaled.topk(count, dim=-1)  # both (rows, count), descending
+    kept, is_exact = _nucleus(values, scaled, kind.top_p, kind.top_k)
+    return _likeliest_with_noise(values.masked_fill(~kept, -torch.inf), token_ids, kind.seeds, indexes), is_exact
 
 
-def _nucleus(values: Tensor, scaled: Tensor, draws: Sequence[Draw]) -> tuple[Tensor, Tensor]:
+def _nucleus(values: Tensor, scaled: Tensor, top_p: Tensor, top_k: Tensor) -> tuple[Tensor, Tensor]:
     """Say which candidates may be drawn (rows, candidates), and which rows have them all (rows,).
 
     A token is kept while the probability of the likelier ones is below top_p, so one always is.
     """
     count = values.shape[1]
-    top_k = torch.tensor([draw.top_k or scaled.shape[1] for draw in draws], device=values.device)
-    # The sum of all probabilities may round to 1 before the last of them, and no limit means none.
-    top_p = _column([draw.top_p if draw.top_p < 1 else math.inf for draw in draws], values)
-    within_k = torch.arange(count, device=values.device) < top_k[:, None]
-    has_whole_k = top_k <= count
+    places = torch.arange(count, device=values.device)
+    is_whole = count == scaled.shape[1]
+    within_k = places < top_k
+    has_whole_k = (top_k <= count).squeeze(1)
     normaliser = torch.where(
         has_whole_k, values.masked_fill(~within_k, -torch.inf).logsumexp(dim=-1), scaled.logsumexp(dim=-1)
     )
     probabilities = (values - normaliser[:, None]).exp().masked_fill(~within_k, 0.0)
     reached = probabilities.cumsum(dim=-1)
-    kept = within_k & ((reached - probabilities < top_p) | (torch.arange(count, device=values.device) == 0))
-    # Where top_k reaches beyond the candidates its normaliser is not known: such rows are sorted whole.
-    asks_beyond = torch.tensor([draw.top_k > count for draw in draws], device=values.device)
+    kept = within_k & ((reached - probabilities < top_p) | (places == 0))
+    if is_whole:
+        return kept, torch.ones_like(has_whole_k)
+    # Where top_k reaches beyond the candidates its normaliser is not known: more must be looked at.
+    asks_beyond = (top_k.squeeze(1) > count) & (top_k.squeeze(1) < scaled.shape[1])
     return kept, has_whole_k | (~asks_beyond & (reached[:, -1] >= top_p.squeeze(1)))
 
 
-def _likeliest_with_noise(scaled: Tensor, token_ids: Tensor, draws: Sequence[Draw]) -> Tensor:
+def _likeliest_with_noise(scaled: Tensor, token_ids: Tensor, seeds: Tensor, indexes: Tensor) -> Tensor:
     """Gumbel-max over the candidates of each row: (rows,) token ids."""
-    seeds = torch.tensor([draw.seed for draw in draws], dtype=torch.int64, device=scaled.device)
-    indexes = torch.tensor([draw.index for draw in draws], dtype=torch.int64, device=scaled.device)
     place = (scaled.double() + gumbel(seeds, indexes, token_ids)).argmax(dim=-1)
     return token_ids.gather(1, place[:, None]).squeeze(1)
-
-
-def _column(numbers: Sequence[float], like: Tensor) -> Tensor:
-    return torch.tensor(numbers, dtype=torch.float32, device=like.device)[:, None]

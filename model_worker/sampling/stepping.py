@@ -15,6 +15,10 @@ log = logging.getLogger(__name__)
 _LONGEST_REASON = 2000
 
 
+class NotServedError(Exception):
+    """A job names a checkpoint that is not served, or no longer: another worker may have it."""
+
+
 class Progress(Protocol):
     """A job under way."""
 
@@ -66,7 +70,7 @@ class Stepper:
                 self._live[live.lease] = live
                 self._changed.notify_all()
         if not is_taken:
-            sink.failed(live.lease, "This model worker is stopping.", is_retryable=True)
+            sink.returned(live.lease, "This model worker is stopping.")
 
     def cancel(self, lease: Lease) -> None:
         """Mark a job, which the thread drops before its next step."""
@@ -74,6 +78,14 @@ class Stepper:
             if lease in self._live:
                 self._live[lease].is_cancelled = True
                 self._changed.notify_all()
+
+    def wait_for_end_of(self, is_meant: Callable[[PairJob], bool]) -> bool:
+        """Wait until no live job is meant; ``False`` if the stepper was closed meanwhile."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: self._is_closing or not any(is_meant(live.job) for live in self._live.values())
+            )
+            return not self._is_closing
 
     def close(self, drain_s: float) -> None:
         """Wait for live jobs, cancel what is left, end the thread. Closing twice is no error."""
@@ -107,6 +119,9 @@ class Stepper:
             if live.progress is None:
                 live.progress = self._start(live.job, live.say, live.claimed_at)
             responses = live.progress.step()
+        except NotServedError as error:
+            live.sink.returned(live.lease, str(error))
+            return True
         except JobError as error:
             log.warning("job refused", extra={"job_id": str(live.job.job_id), "reason": str(error)})
             live.sink.failed(live.lease, _reason(error), is_retryable=False)

@@ -64,6 +64,7 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
             engine=texts.name,
             device="cpu",
             dtype="float32",
+            max_pairs=8,
             can_sample=True,
             can_train=True,
         )

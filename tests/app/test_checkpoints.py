@@ -90,6 +90,7 @@ def test_for_the_open_batch_waiting_pairs_move_and_others_stay(database: Databas
             engine="pair/1",
             device="cpu",
             dtype="float32",
+            max_pairs=8,
             can_sample=True,
             can_train=False,
         )

@@ -50,8 +50,7 @@ from app.models import (
 )
 from app.pool import service as pool
 from app.pool.reading import Tags, read_prompts
-from app.sampling import leases
-from app.sampling import service as sampling
+from app.sampling import handing_out, leases
 from app.settings import Settings
 from contract.sampling import Events, Lease
 from contract.vocabulary import Objective, Side, Strength
@@ -207,10 +206,10 @@ def test_a_late_annotation_is_in_the_dataset_or_refused(database: Database, sett
 
     def report() -> None:
         together.wait()
-        terms = sampling.LeaseTerms(lease_s=30, max_attempts=3)
+        terms = leases.LeaseTerms(lease_s=30, max_attempts=3)
         for _ in range(20):
             with database.write() as session:
-                sampling.take_events(session, Events(worker_id=worker.id, leases=tuple(drawn), tokens=()), terms)
+                handing_out.take_events(session, Events(worker_id=worker.id, leases=tuple(drawn), tokens=()), terms)
 
     def close() -> int:
         together.wait()

@@ -157,7 +157,7 @@ def test_other_peoples_comparisons_and_conversations_do_not_exist(
 
 def test_odd_keys_are_refused_and_break_nothing(app: FastAPI, sign_in: SignIn, installation: Installation) -> None:
     people = {role: sign_in(role) for role in PersonRole}
-    worker = {"Authorization": f"Bearer {installation.secrets['worker token']}", "X-Preferably-Protocol": "1"}
+    worker = {"Authorization": f"Bearer {installation.secrets['worker token']}", "X-Preferably-Protocol": "2"}
     for route in api_routes(app.routes):
         if "{" not in route.path:
             continue
@@ -242,7 +242,7 @@ def test_programs_need_a_token_of_the_right_scope_and_send_json(
             continue
         (method,) = route.methods
         path = installation.addresses(route.path)[0]
-        protocol = {"X-Preferably-Protocol": "1"}
+        protocol = {"X-Preferably-Protocol": "2"}
         assert call(client, method, path, headers=protocol).status_code == 401, path
         # A person's session is no token, and so no other site can use it.
         assert call(admin.client, method, path, headers=protocol).status_code == 401, path
@@ -309,7 +309,7 @@ def test_nothing_describes_the_app_to_strangers(client: TestClient) -> None:
 
 @on_sqlite
 def test_large_bodies_are_refused_before_they_are_read(client: TestClient, installation: Installation) -> None:
-    headers = {"Authorization": f"Bearer {installation.secrets['worker token']}", "X-Preferably-Protocol": "1"}
+    headers = {"Authorization": f"Bearer {installation.secrets['worker token']}", "X-Preferably-Protocol": "2"}
     form = {"Content-Type": "application/x-www-form-urlencoded"}
     large = b"name=" + b"x" * (1024 * 1024)
     assert client.post("/sign-in", content=large, headers=form).status_code == 413

@@ -22,7 +22,7 @@ from app.models import (
     WorkState,
     now,
 )
-from app.sampling.service import LeaseTerms
+from app.sampling.leases import LeaseTerms
 from app.training import plan, service, work
 from app.training.service import RunRequest
 from contract.base import Contract
@@ -72,6 +72,7 @@ class FakeWorker:
             versions={"torch": "2"},
             device="cpu",
             dtype="float32",
+            max_pairs=8,
             can_sample=True,
             can_train=True,
             checkpoints=(checkpoint_files(),),
@@ -371,8 +372,8 @@ def test_a_finish_that_makes_no_sense_is_refused_whole(database: Database, run_i
 
 @pytest.mark.parametrize("path", ["runs/claim", "runs/events", "runs/finish", "runs/fail"])
 def test_the_api_wants_a_token_and_the_protocol(client: TestClient, worker_headers: dict[str, str], path: str) -> None:
-    assert client.post(API + path, json={}, headers={"X-Preferably-Protocol": "1"}).status_code == 401
-    other = worker_headers | {"X-Preferably-Protocol": "2"}
+    assert client.post(API + path, json={}, headers={"X-Preferably-Protocol": "2"}).status_code == 401
+    other = worker_headers | {"X-Preferably-Protocol": "1"}
     assert client.post(API + path, json={}, headers=other).json()["error"]["code"] == "protocol_mismatch"
     assert client.post(API + path, json={}, headers=worker_headers).json()["error"]["code"] == "invalid_input"
 

@@ -12,12 +12,13 @@ from sqlalchemy import func, select, update
 from app.accounts import service as accounts
 from app.database import Database
 from app.models import Comparison, ComparisonState, Response, SamplingJob, TokenScope, Worker, WorkState, now
-from app.sampling import service
+from app.sampling import handing_out
+from app.sampling.leases import LeaseTerms
 from contract.sampling import Claim, PairJob
 from contract.vocabulary import Side
 from tests import factories
 
-_TERMS = service.LeaseTerms(lease_s=30, max_attempts=3)
+_TERMS = LeaseTerms(lease_s=30, max_attempts=3)
 
 
 class FakeWorker:
@@ -35,6 +36,7 @@ class FakeWorker:
             versions={},
             device="cpu",
             dtype="float32",
+            max_pairs=8,
             can_sample=True,
             can_train=False,
             checkpoints=[factories.checkpoint_files().model_dump()],
@@ -61,6 +63,8 @@ class FakeWorker:
                 "seed": spec.seed,
                 "text": text,
                 "token_ids": [7, 2],
+                "prompt_digest": "0" * 64,
+                "stop_token_ids": [2],
                 "prompt_tokens": 9,
                 "completion_tokens": 2,
                 "finish_reason": "stop",
@@ -255,9 +259,9 @@ def test_tokens_and_protocol_versions_are_checked(
 
     assert status(worker_headers) == 200
     assert status(worker_headers | {"Authorization": "Bearer wrong"}) == 401
-    assert status({"X-Preferably-Protocol": "1"}) == 401
+    assert status({"X-Preferably-Protocol": "2"}) == 401
     assert status(worker_headers | {"Authorization": f"Bearer {other}"}) == 401
-    assert status(worker_headers | {"X-Preferably-Protocol": "2"}) == 426
+    assert status(worker_headers | {"X-Preferably-Protocol": "1"}) == 426
     assert status({"Authorization": worker_headers["Authorization"]}) == 426
     unknown = client.post(
         "/api/worker/v1/events", json={"worker_id": str(UUID(int=5)), "leases": []}, headers=worker_headers
@@ -273,7 +277,7 @@ def test_concurrent_claims_never_hand_out_a_job_twice(database: Database, worker
     def take(_: int) -> list[UUID]:
         claim = Claim(worker_id=worker_id, want=3, digests=(worker.digest,), wait_s=0)
         with database.write() as session:
-            return [job.job_id for job in service.claim(session, claim, _TERMS)]
+            return [job.job_id for job in handing_out.claim(session, claim, _TERMS)]
 
     with ThreadPoolExecutor(8) as pool:
         taken = [job_id for jobs in pool.map(take, range(20)) for job_id in jobs]

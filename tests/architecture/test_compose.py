@@ -79,6 +79,28 @@ def test_workers_start_only_when_asked_for(compose: dict[str, Any]) -> None:
         assert not set(worker["environment"]) & set(compose["services"]["app"]["environment"])
 
 
+def test_the_inference_server_and_its_worker_fit_together(compose: dict[str, Any]) -> None:
+    server, worker = compose["services"]["vllm"], compose["services"]["worker-vllm"]
+    assert server["profiles"] == worker["profiles"] == ["vllm"]
+    name, _, version = server["image"].partition(":")
+    assert name == "vllm/vllm-openai"
+    assert re.fullmatch(r"v\d+\.\d+\.\d+", version), "pinned: the client follows the wire format of one version"
+    assert "ports" not in server, "its development mode lets anybody who reaches it run anything"
+    options = dict(zip(server["command"][::2], server["command"][1::2], strict=True))
+    told = worker["environment"]
+    assert told["PREFERABLY_WORKER_ENGINE"] == "openai"
+    assert told["PREFERABLY_WORKER_OPENAI_DIALECT"] == "vllm"
+    assert told["PREFERABLY_WORKER_OPENAI_URL"] == f"http://vllm:{options['--port']}/v1"
+    assert told["PREFERABLY_WORKER_OPENAI_MODEL"] == options["--served-model-name"]
+    assert told["PREFERABLY_WORKER_CHECKPOINTS"] == options["--model"], "the same folder, by the same path"
+    assert [volume for volume in worker["volumes"] if volume in server["volumes"]], "from the same disk"
+    assert options["--generation-config"] == "vllm", "the checkpoint's own sampling parameters must not count"
+    assert worker["depends_on"] == {"vllm": {"condition": "service_healthy"}}
+    assert server["healthcheck"]["test"][-1].endswith("/health")
+    (device,) = server["deploy"]["resources"]["reservations"]["devices"]
+    assert device["capabilities"] == ["gpu"]
+
+
 def test_no_secret_is_in_the_file(compose: dict[str, Any]) -> None:
     """Every secret comes from outside, and compose says so where it is missing."""
     for service in compose["services"].values():

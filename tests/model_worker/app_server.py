@@ -27,6 +27,7 @@ from contract.sampling import (
     Register,
     Registered,
     Release,
+    WorkerStatus,
 )
 from contract.training import ClaimedRun, ClaimRun, FailRun, FinishRun, RunControl, RunEvents, RunJob
 
@@ -50,6 +51,12 @@ class AppServer:
     files: dict[str, bytes] = field(default_factory=dict)
     failures: dict[str, list[tuple[int, str, str]]] = field(default_factory=lambda: defaultdict(list))
     """Status, code and message of the next answers of a path, before it works again."""
+    delays: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    """Seconds that the next answers of a path take."""
+    hold_s: float = 0.2
+    """How long a claim is held at most."""
+    serve: tuple[str, ...] = ()
+    """Digests of the checkpoints that the worker is to serve."""
     messages: list[Contract] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
     url: str = ""
@@ -59,6 +66,14 @@ class AppServer:
         """The messages of one kind, in the order they came."""
         with self.changed:
             return [message for message in self.messages if isinstance(message, kind)]
+
+    def with_leases(self) -> list[Events]:
+        """The events that were more than an idle worker's heartbeat."""
+        return [events for events in self.sent(Events) if events.leases]
+
+    def statuses(self) -> list[WorkerStatus]:
+        """The statuses that the worker sent."""
+        return [events.status for events in self.sent(Events) if events.status is not None]
 
     def wait_for(self, condition: Callable[[], object], timeout_s: float = 15.0) -> None:
         """Wait until a condition holds; any message may make it so."""
@@ -118,7 +133,7 @@ class AppServer:
     def _claim(self, claim: Claim) -> Claimed:
         self._check_worker(claim.worker_id)
         self.messages.append(claim)
-        deadline = time.monotonic() + min(claim.wait_s, 0.2)
+        deadline = time.monotonic() + min(claim.wait_s, self.hold_s)
         while not self.jobs and time.monotonic() < deadline:
             self.changed.wait(0.02)
         taken, self.jobs = self.jobs[: claim.want], self.jobs[claim.want :]
@@ -128,7 +143,7 @@ class AppServer:
         self._check_worker(events.worker_id)
         self.messages.append(events)
         drop = tuple(lease.job_id for lease in events.leases if lease.job_id in self.dropped)
-        return Control(drop=drop, lease_until=datetime.now(UTC) + timedelta(seconds=self.lease_s))
+        return Control(drop=drop, lease_until=datetime.now(UTC) + timedelta(seconds=self.lease_s), serve=self.serve)
 
     def _check_worker(self, worker_id: UUID) -> None:
         if worker_id != self.worker_id:
@@ -154,6 +169,7 @@ class Handler(BaseHTTPRequestHandler):
         app = self.server.app
         body = self.rfile.read(int(self.headers["Content-Length"]))
         path = self.path.removeprefix(PREFIX)
+        time.sleep(app.delays[path].pop(0) if app.delays[path] else 0.0)
         try:
             with app.changed:
                 self._check(path)

@@ -30,6 +30,7 @@ class RecordingSink:
     responses: dict[Lease, tuple[SampledResponse, ...]] = field(default_factory=dict)
     failures: dict[Lease, tuple[str, bool]] = field(default_factory=dict)
     cancellations: list[Lease] = field(default_factory=list)
+    returns: dict[Lease, str] = field(default_factory=dict)
     changed: threading.Condition = field(default_factory=threading.Condition)
 
     def text(self, lease: Lease, spec_index: int, text: str) -> None:
@@ -50,6 +51,12 @@ class RecordingSink:
             self.failures[lease] = (reason, is_retryable)
             self.changed.notify_all()
 
+    def returned(self, lease: Lease, reason: str) -> None:
+        """Keep the reason."""
+        with self.changed:
+            self.returns[lease] = reason
+            self.changed.notify_all()
+
     def cancelled(self, lease: Lease) -> None:
         """Keep the cancellation."""
         with self.changed:
@@ -68,4 +75,4 @@ class RecordingSink:
 
     def ends(self) -> int:
         """How many jobs have ended."""
-        return len(self.responses) + len(self.failures) + len(self.cancellations)
+        return len(self.responses) + len(self.failures) + len(self.cancellations) + len(self.returns)

@@ -14,6 +14,7 @@ from contract.sampling import Events, Finish, Register, Release
 from model_worker.checkpoint import Checkpoint
 from model_worker.sampling.interface import lease_of
 from model_worker.sampling.lorem import lorem_checkpoint
+from model_worker.sampling.slots.pair import ENGINE
 from tests.model_worker.app_server import TOKEN, AppServer
 from tests.model_worker.jobs import make_job, make_spec
 
@@ -59,7 +60,7 @@ def test_a_real_checkpoint_is_served_until_sigterm(app_server: AppServer, tiny: 
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     register = app_server.sent(Register)[0]
-    assert (register.name, register.engine, register.checkpoints) == ("gpu-1", "pair-engine/1", (tiny.files,))
+    assert (register.name, register.engine, register.checkpoints) == ("gpu-1", ENGINE, (tiny.files,))
     assert {"torch", "transformers", "python", "preferably"} <= set(register.versions)
     responses = app_server.sent(Finish)[0].responses
     assert [response.response_id for response in responses] == [spec.response_id for spec in job.specs]

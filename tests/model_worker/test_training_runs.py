@@ -43,13 +43,13 @@ def training(
     place = TrainingPlace(checkpoints={DIGEST: tiny_folder}, output_dir=output_dir, command=COMMAND)
     identity = Register(
         name="test", hostname="here", engine="none", versions={}, device="none", dtype="none",
-        can_sample=False, can_train=True, checkpoints=(),
+        can_sample=False, can_train=True, max_pairs=0, checkpoints=(),
     )  # fmt: skip
 
     def work() -> None:
         try:
             with AppClient(app.url, TOKEN) as client:
-                TrainingRuns(client, Registration(client, identity), place, pace).run(stopping)
+                TrainingRuns(client, Registration(client, lambda: identity), place, pace).run(stopping)
         except Exception as error:  # noqa: BLE001 - the test looks at it
             errors.append(error)
 

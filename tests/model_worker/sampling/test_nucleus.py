@@ -22,7 +22,7 @@ def exact_distribution(logits: Tensor, draw: Draw) -> Tensor:
 
 def drawn_shares(logits: Tensor, draw: Draw, *, candidates: int) -> Tensor:
     rows = [Draw(draw.temperature, draw.top_p, draw.top_k, seed, 0) for seed in range(DRAWS)]
-    tokens, _ = draw_tokens(logits.expand(DRAWS, -1), rows, candidates=candidates)
+    tokens, _ = draw_tokens(logits.expand(DRAWS, -1), rows, candidates=(candidates,))
     return torch.bincount(tokens, minlength=logits.shape[0]) / DRAWS
 
 
@@ -53,15 +53,15 @@ def test_draws_follow_the_exact_distribution(
 def test_no_limit_is_no_limit_even_where_probabilities_round_up_to_one() -> None:
     """top_k alone must keep all its tokens: the float32 sum of the likelier ones may reach 1 before the last."""
     values = torch.cat([torch.zeros(1), torch.full((49,), -18.0)])[None]
-    kept, _ = _nucleus(values, values, [Draw(1.0, 1.0, 50, 0, 0)])
+    kept, _ = _nucleus(values, values, torch.tensor([[torch.inf]]), torch.tensor([[50]]))
     assert bool(kept.all())
 
 
 def test_largest_candidates_and_full_sort_draw_the_same() -> None:
     logits = torch.randn(300, 5000, generator=torch.Generator().manual_seed(1)) * 4
     draws = [Draw(0.5 + row / 200, 0.95, row % 3 * 40, row, row) for row in range(300)]
-    fast, _ = draw_tokens(logits, draws, candidates=1024)
-    whole, _ = draw_tokens(logits, draws, candidates=5000)
+    fast, _ = draw_tokens(logits, draws, candidates=(1024,))
+    whole, _ = draw_tokens(logits, draws, candidates=())
     assert torch.equal(fast, whole)
 
 

@@ -13,8 +13,8 @@ from contract.vocabulary import FinishReason
 from model_worker.checkpoint import Checkpoint
 from model_worker.sampling.detokenise import readable
 from model_worker.sampling.interface import Sampler, lease_of
-from model_worker.sampling.pair_engine import PairEngine
 from model_worker.sampling.seeds import redraw_seed
+from model_worker.sampling.slots.sampler import SlotSampler
 from tests.model_worker.jobs import PairJob, RecordingSink, make_job, make_spec
 
 PROMPTS = (
@@ -26,8 +26,8 @@ PROMPTS = (
 
 
 @contextmanager
-def running(*checkpoints: Checkpoint, max_pairs: int = 8) -> Iterator[PairEngine]:
-    engine = PairEngine(checkpoints, max_pairs=max_pairs)
+def running(*checkpoints: Checkpoint, max_pairs: int = 8) -> Iterator[SlotSampler]:
+    engine = SlotSampler(checkpoints, max_pairs=max_pairs)
     try:
         yield engine
     finally:
@@ -301,7 +301,7 @@ def test_an_unknown_checkpoint_may_be_another_workers(tiny: Checkpoint) -> None:
     with running(tiny) as engine:
         engine.submit(job, sink)
         sink.wait_for_ends(1)
-    assert sink.failures[lease_of(job)][1]
+    assert "does not serve the checkpoint ffff" in sink.returns[lease_of(job)]
 
 
 def test_close_cancels_what_does_not_end_in_time(tiny: Checkpoint) -> None:
@@ -313,4 +313,39 @@ def test_close_cancels_what_does_not_end_in_time(tiny: Checkpoint) -> None:
         engine.close(0.0)
         engine.submit(job, sink)
     assert sink.cancellations == [lease_of(job)]
-    assert sink.failures[lease_of(job)][1]
+    assert "stopping" in sink.returns[lease_of(job)]
+
+
+def test_stop_tokens_of_a_spec_end_its_response(tiny: Checkpoint) -> None:
+    plain = make_spec(tiny.files.digest, seed=4)
+    whole = sample(tiny, make_job(plain))[0][0]
+    stop = whole.token_ids[2]
+    ended = sample(tiny, make_job(plain.model_copy(update={"stop_token_ids": (stop,)})))[0][0]
+    assert ended.token_ids == whole.token_ids[: whole.token_ids.index(stop) + 1]
+    assert ended.finish_reason is FinishReason.STOP
+    assert set(ended.stop_token_ids) == tiny.stop_ids | {stop}
+
+
+def test_out_of_memory_gives_the_newest_back_and_goes_on(tiny: Checkpoint) -> None:
+    tried = [make_job(make_spec(tiny.files.digest, seed=seed, temperature=3.0)) for seed in range(12)]
+    alone = {lease_of(job): pair[0].token_ids for job, pair in zip(tried, sample(tiny, *tried), strict=True)}
+    # Only those that are still under way when memory runs out.
+    jobs = [job for job in tried if len(alone[lease_of(job)]) >= 8][:4]
+    assert len(jobs) == 4
+    sink, gate, passes = RecordingSink(), threading.Event(), iter(range(100_000))
+
+    def run_out() -> None:
+        gate.wait(10)
+        if next(passes) == 3:
+            raise torch.OutOfMemoryError
+
+    with slow(tiny, run_out), running(tiny, max_pairs=4) as engine:
+        for job in jobs:
+            engine.submit(job, sink)
+        gate.set()
+        sink.wait_for_ends(4)
+        assert engine.capacity() == engine.facts().max_pairs == 2
+    assert set(sink.returns) == {lease_of(job) for job in jobs[2:]}
+    assert {lease: pair[0].token_ids for lease, pair in sink.responses.items()} == {
+        lease_of(job): alone[lease_of(job)] for job in jobs[:2]
+    }

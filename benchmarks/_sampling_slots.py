@@ -14,6 +14,10 @@ from model_worker.checkpoint import Checkpoint
 from model_worker.sampling.slots.sampler import SlotSampler
 
 
+class PairNotDrawnError(RuntimeError):
+    """The sampler gave a pair up: the measurement means nothing."""
+
+
 class Slots:
     """One job for each pair. It is also the sink that the sampler reports to."""
 
@@ -21,7 +25,7 @@ class Slots:
         self._sampler = sampler
         self._digest = digest
         self._live: dict[UUID, tuple[Pair, float]] = {}
-        self._ends: queue.Queue[tuple[Lease, tuple[SampledResponse, ...] | str]] = queue.Queue()
+        self._ends: queue.Queue[tuple[Lease, tuple[SampledResponse, ...] | PairNotDrawnError]] = queue.Queue()
 
     def has_room(self) -> bool:
         """Whether the worker would claim another pair."""
@@ -82,8 +86,8 @@ class Slots:
     def _next(self, timeout_s: float | None) -> tuple[Pair, float, tuple[SampledResponse, ...]]:
         lease, outcome = self._ends.get(timeout=timeout_s)
         pair, submitted_at = self._live.pop(lease.job_id)
-        if isinstance(outcome, str):
-            raise RuntimeError(outcome)
+        if isinstance(outcome, PairNotDrawnError):
+            raise outcome
         return pair, submitted_at, outcome
 
     # What the sampler says --------------------------------------------------------------------------------------------
@@ -97,15 +101,15 @@ class Slots:
 
     def failed(self, lease: Lease, reason: str, *, is_retryable: bool) -> None:
         """Nothing may fail here."""
-        self._ends.put((lease, f"failed, is_retryable={is_retryable}: {reason}"))
+        self._ends.put((lease, PairNotDrawnError(f"failed, is_retryable={is_retryable}: {reason}")))
 
     def returned(self, lease: Lease, reason: str) -> None:
         """Nor be given back."""
-        self._ends.put((lease, f"returned: {reason}"))
+        self._ends.put((lease, PairNotDrawnError(f"returned: {reason}")))
 
     def cancelled(self, lease: Lease) -> None:
         """Nor be cancelled."""
-        self._ends.put((lease, "cancelled"))
+        self._ends.put((lease, PairNotDrawnError("cancelled")))
 
 
 @contextmanager

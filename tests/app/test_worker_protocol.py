@@ -242,9 +242,27 @@ def test_released_jobs_are_free_at_once_without_counting_as_failures(
 
 
 def test_equal_responses_are_never_offered(database: Database, worker: FakeWorker, comparison_id: UUID) -> None:
-    (job,) = worker.claim()
-    worker.finish(job, texts=("same", "same"))
-    assert _comparison(database, comparison_id)[0].state is ComparisonState.EQUAL_RESPONSES
+    seeds = set()
+    for _ in range(3):
+        assert _comparison(database, comparison_id)[0].state is ComparisonState.SAMPLING
+        (job,) = worker.claim()
+        seeds |= {spec.seed for spec in job.specs}
+        worker.finish(job, texts=("same", "same"))
+    comparison, _, row = _comparison(database, comparison_id)
+    assert comparison.state is ComparisonState.EQUAL_RESPONSES
+    assert (row.state, row.error) == (WorkState.DONE, "The two responses came out the same.")
+    assert len(seeds) == 6
+    assert worker.claim() == []
+
+
+def test_a_pair_that_was_equal_once_is_drawn_again(database: Database, worker: FakeWorker, comparison_id: UUID) -> None:
+    (first,) = worker.claim()
+    worker.finish(first, texts=("same", "same"))
+    (second,) = worker.claim()
+    assert (second.job_id, second.attempt) == (first.job_id, 2)
+    assert {spec.seed for spec in second.specs}.isdisjoint({spec.seed for spec in first.specs})
+    worker.finish(second, texts=("one", "another"))
+    assert _comparison(database, comparison_id)[0].state is ComparisonState.READY
 
 
 def test_tokens_and_protocol_versions_are_checked(

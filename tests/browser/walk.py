@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from playwright.sync_api import Page
+from playwright.sync_api import Page, expect
 
 from app.models import BatchState, RationaleMode, ResponseDisplay
 from contract.vocabulary import Objective
@@ -30,6 +30,8 @@ def at(page: Page, screen: str) -> None:
 def begin(stage: Stage, page: Page, objective: str = "helpfulness") -> None:
     """Go to the form for a new conversation."""
     page.goto(f"{stage.url}/annotate/new?objective={objective}")
+    # Keys that are pressed before a page has its script go nowhere, in any browser.
+    expect(page.locator("textarea:focus")).to_be_visible()
 
 
 def to_judge(stage: Stage, page: Page, pair: tuple[str, str] = ("Boil water.", "No idea.")) -> None:

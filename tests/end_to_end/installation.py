@@ -83,7 +83,7 @@ class Installation:
 
         wait_for(answers, "the web app", seconds=30, log=self.folder / "app.log")
 
-    def start_worker(self, name: str) -> subprocess.Popen[bytes]:
+    def start_worker(self, name: str, *more: str) -> subprocess.Popen[bytes]:
         """A model worker that samples and trains."""
         token_file = self.folder / f"{name}.token"
         with self.database.write() as session:
@@ -97,7 +97,7 @@ class Installation:
             "--output-dir": self.folder / "worker-output",
         }
         arguments = [str(part) for option in options.items() for part in option]
-        return self.start(name, "-m", "model_worker.cli", "run", *arguments, "--train")
+        return self.start(name, "-m", "model_worker.cli", "run", *arguments, "--train", *more)
 
     def start_command(self, name: str, *arguments: str) -> subprocess.Popen[bytes]:
         """A ``preferably`` command."""

@@ -55,6 +55,8 @@ class AppServer:
     """Seconds that the next answers of a path take."""
     hold_s: float = 0.2
     """How long a claim is held at most."""
+    is_careless: bool = False
+    """Whether it hands out jobs for checkpoints that the worker does not serve."""
     serve: tuple[str, ...] = ()
     """Digests of the checkpoints that the worker is to serve."""
     messages: list[Contract] = field(default_factory=list)
@@ -134,10 +136,20 @@ class AppServer:
         self._check_worker(claim.worker_id)
         self.messages.append(claim)
         deadline = time.monotonic() + min(claim.wait_s, self.hold_s)
-        while not self.jobs and time.monotonic() < deadline:
+        while not (taken := self._fitting(claim)) and time.monotonic() < deadline:
             self.changed.wait(0.02)
-        taken, self.jobs = self.jobs[: claim.want], self.jobs[claim.want :]
+        self.jobs = [job for job in self.jobs if job not in taken]
         return Claimed(jobs=tuple(taken))
+
+    def _fitting(self, claim: Claim) -> list[PairJob]:
+        """The oldest jobs that can be sampled with what the worker said that it serves."""
+        served = set(claim.digests)
+        fitting = [
+            job
+            for job in self.jobs
+            if self.is_careless or served.issuperset(spec.checkpoint_digest for spec in job.specs)
+        ]
+        return fitting[: claim.want]
 
     def _events(self, events: Events) -> Control:
         self._check_worker(events.worker_id)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from contract.sampling import Events, Finish, Register, Release
+from contract.sampling import PROTOCOL_VERSION, Finish, Register, Release
 from model_worker.checkpoint import Checkpoint
 from model_worker.sampling.interface import lease_of
 from model_worker.sampling.lorem import lorem_checkpoint
@@ -47,7 +47,7 @@ def started(*arguments: str, **changes: str) -> Iterator[subprocess.Popen[str]]:
 
 
 def test_version_and_help() -> None:
-    assert call("version").stdout.startswith("preferably-worker 0.1.0, protocol 1")
+    assert call("version").stdout.endswith(f", protocol {PROTOCOL_VERSION}\n")
     assert "tiny-checkpoint" in call("--help").stdout
 
 
@@ -71,7 +71,7 @@ def test_sigterm_releases_what_does_not_end_in_time(app_server: AppServer) -> No
     app_server.jobs = [job]
     slow = {"PREFERABLY_WORKER_LOREM_WORD_S": "0.3", "PREFERABLY_WORKER_DRAIN_S": "0.3"}
     with started("--url", app_server.url, "--engine", "lorem", **slow) as process:
-        app_server.wait_for(lambda: app_server.sent(Events))
+        app_server.wait_for(app_server.with_leases)
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
     assert app_server.sent(Release)[0].leases == (lease_of(job),)

@@ -229,6 +229,7 @@ def test_a_job_that_fails_is_given_back_and_the_worker_goes_on(app_server: AppSe
 
 def test_a_job_for_a_checkpoint_that_is_not_served_goes_back_without_a_failure(app_server: AppServer) -> None:
     unknown = make_job(make_spec("f" * 64), make_spec("f" * 64, seed=2))
+    app_server.is_careless = True
     good = pair_job()
     app_server.jobs = [unknown, good]
     with working(app_server.url) as worker:
@@ -244,6 +245,7 @@ def test_a_job_for_a_checkpoint_that_is_not_served_goes_back_without_a_failure(a
 def test_returned_jobs_are_not_claimed_again_and_again(app_server: AppServer) -> None:
     """An app that has nothing else hands the same job out each time: the worker asks ever less often."""
     unknown = make_job(make_spec("f" * 64), make_spec("f" * 64, seed=2))
+    app_server.is_careless = True
     with working(app_server.url, pace=Pace(claim_wait_s=0.1, events_s=0.05)):
         for attempt in range(1, 5):
             with app_server.changed:

@@ -1,5 +1,6 @@
 """Samples pairs with the slot engine as the model worker does, for `benchmarks.sampling`."""
 
+import copy
 import queue
 import time
 from collections.abc import Iterator, Sequence
@@ -114,8 +115,11 @@ class Slots:
 
 @contextmanager
 def slots(checkpoint: Checkpoint, rows: int) -> Iterator[Slots]:
-    """Run the sampler over `checkpoint`, in which nothing but its length ends a response."""
-    endless = replace(checkpoint, stop_ids=frozenset())
+    """Run the sampler over a copy of `checkpoint`, in which nothing but its length ends a response.
+
+    The sampler changes how its model attends; the other ways are to be measured as they are.
+    """
+    endless = replace(checkpoint, model=copy.deepcopy(checkpoint.model), stop_ids=frozenset())
     sampler = SlotSampler([endless], max_pairs=rows // 2, max_length=CONTEXT)
     try:
         yield Slots(sampler, checkpoint.files.digest)

@@ -38,6 +38,12 @@ class EagerDecode:
 
     def __call__(self, input_ids: Tensor, position_ids: Tensor, lengths: Tensor, bucket: int) -> Tensor:
         """See :class:`DecodeForward`."""
+        return self.run(input_ids, position_ids, lengths, bucket)
+
+    def run(
+        self, input_ids: Tensor, position_ids: Tensor, lengths: Tensor, bucket: int, **for_attention: object
+    ) -> Tensor:
+        """The same; ``for_attention`` reaches the model's attention as it is."""
         rows = torch.arange(input_ids.shape[0], device=input_ids.device)
         self.cache.place(TokenPlacement(rows, position_ids[:, 0], bucket))
         is_visible = torch.arange(bucket, device=input_ids.device) < lengths[:, None]  # (rows, bucket)
@@ -48,6 +54,7 @@ class EagerDecode:
             attention_mask=is_visible[:, None, None, :],
             past_key_values=self.cache,
             use_cache=True,
+            **for_attention,
         )
         logits: Tensor = output.logits[:, -1]
         return logits

@@ -8,6 +8,7 @@ from model_worker.checkpoint import Checkpoint
 from model_worker.sampling.slots.cache import SlotCache
 from model_worker.sampling.slots.forward import DecodeForward, EagerDecode
 from model_worker.sampling.slots.graphs import CudaRecorder, GraphedDecode
+from model_worker.sampling.slots.rowwise import make_rowwise_decode
 from model_worker.sampling.slots.varlen import make_varlen_decode
 
 
@@ -22,9 +23,13 @@ def decode_maker(
     """
 
     def make_decode(checkpoint: Checkpoint, cache: SlotCache) -> DecodeForward:
-        decode: DecodeForward = EagerDecode(checkpoint.model, cache)
+        decode: DecodeForward
         if attention == "varlen":
             decode = make_varlen_decode(checkpoint, cache)
+        elif checkpoint.device.type == "cpu":
+            decode = make_rowwise_decode(checkpoint.model, cache)
+        else:
+            decode = EagerDecode(checkpoint.model, cache)
         if not cuda_graphs:
             return decode
         if checkpoint.device.type != "cuda":

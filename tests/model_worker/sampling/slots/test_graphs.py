@@ -12,6 +12,7 @@ from model_worker.sampling.slots.cache import SlotCache
 from model_worker.sampling.slots.engine import SlotEngine
 from model_worker.sampling.slots.forward import EagerDecode
 from model_worker.sampling.slots.graphs import GraphedDecode, Replay, filled_up
+from model_worker.sampling.slots.rowwise import RowwiseDecode
 from model_worker.sampling.slots.switches import decode_maker
 from tests.model_worker.sampling.slots.greedy import generated, greedy_row, prompts_of, run_staggered
 
@@ -66,8 +67,8 @@ def test_graphs_are_refused_on_a_processor(tiny: Checkpoint) -> None:
         SlotEngine(tiny, slots=2, length=32, make_decode=decode_maker(attention="sdpa", cuda_graphs=True))
 
 
-def test_without_switches_steps_run_eagerly(tiny: Checkpoint) -> None:
+def test_without_switches_a_processor_reads_row_by_row(tiny: Checkpoint) -> None:
     make_decode = decode_maker(attention="sdpa", cuda_graphs=False)
     config = tiny.model.config
     cache = SlotCache(config, slots=1, length=8, device=tiny.device, dtype=tiny.dtype)
-    assert isinstance(make_decode(tiny, cache), EagerDecode)
+    assert isinstance(make_decode(tiny, cache), RowwiseDecode)

@@ -7,7 +7,9 @@ from transformers import LlamaConfig, LlamaForCausalLM, MistralConfig, MistralFo
 from contract.checkpoint_files import CheckpointError
 from model_worker.checkpoint import Checkpoint
 from model_worker.sampling.slots.architectures import check_config
-from model_worker.sampling.slots.engine import SlotEngine
+from model_worker.sampling.slots.engine import MakeDecode, SlotEngine
+from model_worker.sampling.slots.forward import EagerDecode
+from model_worker.sampling.slots.rowwise import make_rowwise_decode
 from tests.model_worker.sampling.slots.greedy import generated, greedy_row, prompts_of, run_staggered
 
 _SMALL = {
@@ -50,13 +52,21 @@ def _random(config: LlamaConfig | MistralConfig, tiny: Checkpoint) -> Checkpoint
     return tiny.on(model)
 
 
+# Both ways in which a processor attends, whatever the rows' lengths.
+_DECODES: dict[str, MakeDecode] = {
+    "together": lambda checkpoint, cache: EagerDecode(checkpoint.model, cache),
+    "row by row": lambda checkpoint, cache: make_rowwise_decode(checkpoint.model, cache, short=0, like=1.0),
+}
+
+
+@pytest.mark.parametrize("decode", _DECODES)
 @pytest.mark.parametrize("name", _CONFIGURATIONS)
-def test_greedy_output_is_that_of_generate(name: str, tiny: Checkpoint) -> None:
+def test_greedy_output_is_that_of_generate(name: str, decode: str, tiny: Checkpoint) -> None:
     checkpoint = _random(_CONFIGURATIONS[name], tiny)
     check_config(name, checkpoint.model.config)
     prompts = prompts_of(checkpoint)
     rows = [greedy_row(checkpoint, prompt, 24 + 5 * place) for place, prompt in enumerate(prompts)]
-    run_staggered(SlotEngine(checkpoint, slots=3, length=200), rows)
+    run_staggered(SlotEngine(checkpoint, slots=3, length=200, make_decode=_DECODES[decode]), rows)
     for row, prompt in zip(rows, prompts, strict=True):
         assert row.token_ids == generated(checkpoint, prompt, row.limit)
 

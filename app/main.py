@@ -17,9 +17,12 @@ from app.checkpoints import routes as checkpoints
 from app.database import Database, connect, require_current_schema
 from app.datasets import routes as datasets
 from app.insights import routes as insights
+from app.metrics import routes as metrics
+from app.metrics.counting import CountRequests, Counts
 from app.paths import STATIC
 from app.pool import routes as pool
 from app.review import routes as review
+from app.sampling import admin_routes as workers
 from app.sampling import routes as sampling
 from app.sampling.waiting import Lookout
 from app.settings import Settings
@@ -38,12 +41,14 @@ class State(TypedDict):
     database: Database
     settings: Settings
     lookout: Lookout
+    counts: Counts
 
 
 def create_app(settings: Settings | None = None) -> FastAPI:
     """The web app. Its database must be migrated; secrets are made where they are missing."""
     logs.configure()
     settings = settings or Settings()
+    counts = Counts()
 
     @asynccontextmanager
     async def lifespan(_app: FastAPI) -> AsyncGenerator[State]:
@@ -51,17 +56,19 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         database = connect(settings.database_url)
         require_current_schema(database, settings.database_url)
         with reconciling(database, settings):
-            yield {"database": database, "settings": settings, "lookout": Lookout(database)}
+            yield {"database": database, "settings": settings, "lookout": Lookout(database), "counts": counts}
         database.dispose()
 
     # Without openapi_url there are no pages of documentation either: nothing is open by default.
     app = FastAPI(title="Preferably", lifespan=lifespan, openapi_url=None)
     app.add_middleware(SecurityHeaders)
+    app.add_middleware(CountRequests, counts=counts)
     error_pages.install(app)
     # Pages are compressed where they are rendered; downloads are not, since they must keep their byte ranges.
     app.mount("/static", GZipMiddleware(StaticFiles(directory=STATIC), minimum_size=_COMPRESS_FROM_BYTES))
     for routes in (
         health,
+        metrics,
         accounts,
         sampling,
         training,
@@ -71,6 +78,7 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         batches,
         pool,
         checkpoints,
+        workers,
         insights,
     ):
         # Here and not on the app, whose own refusal would pass by the security headers.

@@ -34,6 +34,8 @@ class Settings(BaseSettings):
     """The address that people open; sign-in links start with it, and form posts must come from it."""
     pseudonym_secret: SecretStr = SecretStr("")
     """Keys annotators' pseudonyms in datasets. Must be the same in every app process; made on first start."""
+    metrics_token: SecretStr = SecretStr("")
+    """The bearer token that opens ``/metrics`` to a monitoring system; without one there is no such page."""
     lease_s: float = Field(default=30.0, gt=0)
     """How long a worker may be silent before its job is handed to another, in seconds."""
     max_attempts: int = Field(default=3, ge=1)
@@ -77,9 +79,15 @@ class Settings(BaseSettings):
         """Use the configured pseudonym secret, or the one in ``data_dir``, made there if absent.
 
         Raises:
-            WeakSecretError: The secret is too short to be one.
+            WeakSecretError: A secret is too short to be one.
 
         """
+        if 0 < len(self.metrics_token.get_secret_value()) < _SECRET_MIN_CHARACTERS:
+            msg = (
+                f"PREFERABLY_METRICS_TOKEN must have at least {_SECRET_MIN_CHARACTERS} characters. "
+                "Leave it unset to have no metrics."
+            )
+            raise WeakSecretError(msg)
         if not self.pseudonym_secret.get_secret_value():
             self.pseudonym_secret = SecretStr(_read_or_create_secret(self.data_dir / _KEY_FILE))
         if len(self.pseudonym_secret.get_secret_value()) < _SECRET_MIN_CHARACTERS:

@@ -35,29 +35,31 @@ class SignedIn:
 
 @dataclass
 class Connection:
-    """A connection that stays open, with one request at a time."""
+    """One request at a time, each by a connection of its own.
+
+    So it is for people: a browser's connection has timed out before its reader has read two responses. Connections
+    that stay open would also stay with the process that took them, one process perhaps having all of them.
+    """
 
     port: int
-    _socket: socket.socket = field(init=False)
+    _socket: socket.socket | None = field(default=None, init=False)
     _received: bytearray = field(default_factory=bytearray, init=False)
 
-    def __post_init__(self) -> None:
-        """Connect."""
-        self._socket = socket.create_connection(("127.0.0.1", self.port), timeout=_TIMEOUT_S)
-        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
     def fileno(self) -> int:
-        """For a selector."""
-        return self._socket.fileno()
+        """For a selector; valid from ``send`` to the answer."""
+        return self._connected().fileno()
 
     def send(self, request: bytes) -> None:
-        """Send a request."""
+        """Connect, and send a request."""
+        self.close()
         self._received.clear()
+        self._socket = socket.create_connection(("127.0.0.1", self.port), timeout=_TIMEOUT_S)
+        self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._socket.sendall(request)
 
     def receive(self) -> bytes | None:
         """Read what is there; the answer once it is complete."""
-        read = self._socket.recv(_READ_BYTES)
+        read = self._connected().recv(_READ_BYTES)
         if not read:
             msg = "the server closed the connection"
             raise UnexpectedAnswerError(msg)
@@ -79,8 +81,16 @@ class Connection:
                 return answer
 
     def close(self) -> None:
-        """Close the connection."""
-        self._socket.close()
+        """Close the connection, if there is one."""
+        if self._socket is not None:
+            self._socket.close()
+            self._socket = None
+
+    def _connected(self) -> socket.socket:
+        if self._socket is None:
+            msg = "nothing was sent"
+            raise RuntimeError(msg)
+        return self._socket
 
 
 def content(answer: bytes) -> bytes:
@@ -176,9 +186,9 @@ def drive(people: Sequence[Annotator] | Sequence[Repeated], *, seconds: float, m
             place = heappop(due)[1]
             request = people[place].next_request() if now < deadline and len(took) + len(sent) < most else None
             if request is not None:
-                selector.register(people[place].connection, selectors.EVENT_READ, place)
                 sent[place] = time.perf_counter()
                 people[place].connection.send(request)
+                selector.register(people[place].connection, selectors.EVENT_READ, place)
         wait = due[0][0] - time.perf_counter() if due else _TIMEOUT_S
         events = selector.select(max(wait, 0)) if sent else []
         if not sent and due:

@@ -9,6 +9,7 @@ from contract.conversation import Message
 from contract.vocabulary import (
     AttackVector,
     FinishReason,
+    Generation,
     LeftOut,
     MarginScheme,
     Objective,
@@ -19,9 +20,9 @@ from contract.vocabulary import (
     Strength,
 )
 
-FORMAT_VERSION = 2
-READABLE_VERSIONS = frozenset({1, 2})
-"""Version 1 lacks the columns from ``risk_category`` on; everything else is the same."""
+FORMAT_VERSION = 3
+READABLE_VERSIONS = frozenset({1, 2, 3})
+"""Version 1 lacks the columns from ``risk_category`` on, version 2 those from ``chosen_generation`` on."""
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
 
@@ -88,6 +89,9 @@ class PreferenceRow(Contract):
     rejected_quality: int | None = None
     edited: tuple[Message, ...] | None = None
     """The chosen response as the annotator improved it: edited > chosen > rejected. ``None`` where nobody did."""
+    chosen_generation: Generation | None = None
+    """Whether the chosen response was asked of the newest checkpoint at that time, or of the previous one."""
+    rejected_generation: Generation | None = None
 
 
 class DatasetFile(Contract):

@@ -7,7 +7,7 @@ from typing import Any
 from uuid import UUID
 
 from sqlalchemy import BindParameter, Select, Uuid, bindparam, func, literal, select, union_all, update
-from sqlalchemy.orm import Session, aliased, contains_eager, selectinload
+from sqlalchemy.orm import Session, aliased, contains_eager, joinedload
 
 from app.models import (
     Annotation,
@@ -37,10 +37,13 @@ _OBJECTIVE: BindParameter[Objective] = bindparam("objective", type_=Guideline.ob
 _RUNNING = (BatchState.OPEN, BatchState.CLOSING)
 _EXCERPT_CHARACTERS = 80
 # Only what the screen shows is read. Touching anything else of a response, such as its temperature, fails.
-_SHOWN = selectinload(Comparison.responses).load_only(
+# They come with the comparison, in the same statement: two rows are not worth a statement of their own.
+_SHOWN = joinedload(Comparison.responses, innerjoin=True).load_only(
     Response.comparison_id, Response.side, Response.text, raiseload=True
 )
-_SIDES = selectinload(Comparison.responses).load_only(Response.comparison_id, Response.side, raiseload=True)
+_SIDES = joinedload(Comparison.responses, innerjoin=True).load_only(
+    Response.comparison_id, Response.side, raiseload=True
+)
 
 
 @dataclass(frozen=True)
@@ -171,45 +174,42 @@ class Held:
         return self.conversation.source is PromptSource.POOL
 
 
-_HELD = (
+@dataclass(frozen=True)
+class HeldInBatch(Held):
+    """The same, with the batch as it stands."""
+
+    batch: Batch
+
+
+_AT_PLACE = (
     select(Assignment, Comparison)
     .join(Comparison, Comparison.id == Assignment.comparison_id)
     .join(Comparison.conversation)
     .where(Assignment.comparison_id == _COMPARISON, Assignment.annotator_id == _ANNOTATOR)
-    .options(contains_eager(Comparison.conversation), _SHOWN)
+    .options(contains_eager(Comparison.conversation))
 )
-_LOCKED = (
-    select(Comparison)
-    .where(Comparison.id == _COMPARISON)
-    .with_for_update(of=Comparison)
-    .execution_options(populate_existing=True)
-    .options(_SIDES)
-)
-_PLACE = (
-    select(Assignment, Conversation)
-    .join(Comparison, Comparison.id == Assignment.comparison_id)
-    .join(Conversation, Conversation.id == Comparison.conversation_id)
-    .where(Assignment.comparison_id == _COMPARISON, Assignment.annotator_id == _ANNOTATOR)
-    .execution_options(populate_existing=True)
-)
+_HELD = _AT_PLACE.add_columns(Batch).join(Batch, Batch.id == Comparison.batch_id).options(_SHOWN)
+_LOCK = select(Comparison.id).where(Comparison.id == _COMPARISON).with_for_update()
+_HELD_AFRESH = _AT_PLACE.options(_SIDES).execution_options(populate_existing=True)
 
 
-def held(session: Session, annotator_id: UUID, comparison_id: UUID) -> Held | None:
+def held(session: Session, annotator_id: UUID, comparison_id: UUID) -> HeldInBatch | None:
     """A comparison that the annotator has a place at, with its responses as far as they are shown."""
-    row = session.execute(_HELD, {"annotator_id": annotator_id, "comparison_id": comparison_id}).one_or_none()
-    return None if row is None else Held(row[1], row[1].conversation, row[0])
+    keys = {"annotator_id": annotator_id, "comparison_id": comparison_id}
+    row = session.execute(_HELD, keys).unique().one_or_none()
+    return None if row is None else HeldInBatch(row[1], row[1].conversation, row[0], row[2])
 
 
 def locked_held(session: Session, annotator_id: UUID, comparison_id: UUID) -> Held | None:
-    """The same, locked and read afresh, with the responses' sides but not their texts.
+    """A comparison that the annotator has a place at, locked, with the responses' sides but not their texts.
 
-    The comparison is locked first and the place read after it: a single statement that had waited for the lock would
+    The comparison is locked first and all is read after it: a single statement that had waited for the lock would
     show the place as it was before.
     """
     keys = {"annotator_id": annotator_id, "comparison_id": comparison_id}
-    comparison = session.scalars(_LOCKED, keys).one_or_none()
-    row = session.execute(_PLACE, keys).one_or_none() if comparison is not None else None
-    return None if comparison is None or row is None else Held(comparison, row[1], row[0])
+    session.scalar(_LOCK, keys)
+    row = session.execute(_HELD_AFRESH, keys).unique().one_or_none()
+    return None if row is None else Held(row[1], row[1].conversation, row[0])
 
 
 def comparison(session: Session, comparison_id: UUID) -> Comparison | None:

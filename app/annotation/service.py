@@ -5,6 +5,7 @@ Sending the same thing twice, as a double click does, changes nothing and fails 
 """
 
 from dataclasses import dataclass
+from typing import TypeVar
 from uuid import UUID
 
 from sqlalchemy.orm import Session
@@ -30,6 +31,8 @@ from app.sampling import service as sampling
 from contract.vocabulary import Objective
 
 _RUNNING = frozenset({BatchState.OPEN, BatchState.CLOSING})
+HeldT = TypeVar("HeldT", bound=queries.Held)
+
 _FAILED = frozenset({ComparisonState.FAILED, ComparisonState.EQUAL_RESPONSES})
 _UNJUDGED = frozenset({ComparisonState.SAMPLING, ComparisonState.READY})
 
@@ -69,7 +72,7 @@ def opening(session: Session) -> Opening:
     return Opening(batch, has_model)
 
 
-def held(session: Session, annotator: Person, comparison_id: UUID) -> queries.Held:
+def held(session: Session, annotator: Person, comparison_id: UUID) -> queries.HeldInBatch:
     """A comparison that the annotator has a place at.
 
     Raises:
@@ -218,7 +221,7 @@ def locked_held(session: Session, annotator: Person, comparison_id: UUID) -> que
     return _known(queries.locked_held(session, annotator.id, comparison_id))
 
 
-def _known(found: queries.Held | None) -> queries.Held:
+def _known(found: HeldT | None) -> HeldT:
     if found is None:
         msg = "There is no such comparison."
         raise NotFoundError(msg)

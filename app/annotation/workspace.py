@@ -128,8 +128,7 @@ class Room:
         if self.desk.focus is None:
             return self.new_conversation(wanted)
         held = service.held(self.session, self.annotator, self.desk.focus)
-        batch = queries.batch(self.session, held.comparison.batch_id)
-        return self._at(batch, held)
+        return self._at(held.batch, held)
 
     def of(self, held: Held) -> Workspace:
         """The screen of one of the annotator's comparisons, if it has a next step; otherwise the usual one."""

@@ -1,7 +1,7 @@
 """The forms of the admin's batch pages: everything arrives as text, so that a mistake can be shown as it was typed."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from datetime import datetime
 from itertools import zip_longest
 from typing import Annotated, Self
@@ -14,7 +14,7 @@ from app.batches.local_time import from_local, time_zones, to_local
 from app.batches.service import BatchSettings, VariantSettings
 from app.models import RationaleMode, ResponseDisplay, SkipPolicy
 from app.web.fields import read_fields
-from contract.vocabulary import Objective
+from contract.vocabulary import Generation, Objective
 
 _TEXT_CHARACTERS = 20_000
 _MOST_VARIANTS = 8
@@ -54,6 +54,7 @@ class GuidelineForm(ProtectedForm):
 class VariantText:
     """One row of the table of variants, as typed."""
 
+    generation: str
     temperature: str
     top_p: str
     top_k: str
@@ -61,8 +62,11 @@ class VariantText:
 
     @property
     def is_empty(self) -> bool:
-        """Whether nothing was typed: such a row is no variant."""
+        """Whether nothing was typed: such a row is no variant, although a generation is always selected."""
         return not any(text.strip() for text in (self.temperature, self.top_p, self.top_k, self.weight))
+
+
+VARIANT_FIELDS = tuple(field.name for field in fields(VariantText))
 
 
 class BatchForm(ProtectedForm):
@@ -73,6 +77,7 @@ class BatchForm(ProtectedForm):
     time_zone: str = ""
     target_helpfulness: str = ""
     target_safety: str = ""
+    generation: list[str] = Field(default_factory=list)
     temperature: list[str] = Field(default_factory=list)
     top_p: list[str] = Field(default_factory=list)
     top_k: list[str] = Field(default_factory=list)
@@ -103,6 +108,7 @@ class BatchForm(ProtectedForm):
             time_zone=settings.time_zone,
             target_helpfulness=str(settings.targets.get(Objective.HELPFULNESS, 0)),
             target_safety=str(settings.targets.get(Objective.SAFETY, 0)),
+            generation=[variant.generation.value for variant in settings.variants],
             temperature=[f"{variant.temperature:g}" for variant in settings.variants],
             top_p=[f"{variant.top_p:g}" for variant in settings.variants],
             top_k=[str(variant.top_k) for variant in settings.variants],
@@ -127,7 +133,7 @@ class BatchForm(ProtectedForm):
 
     def rows(self) -> list[VariantText]:
         """The variants that were typed, row by row; rows left empty are dropped."""
-        columns = zip_longest(self.temperature, self.top_p, self.top_k, self.weight, fillvalue="")
+        columns = zip_longest(*(getattr(self, name) for name in VARIANT_FIELDS), fillvalue="")
         return [row for row in (VariantText(*texts) for texts in columns) if not row.is_empty]
 
     def read(self, current: BatchSettings) -> tuple[BatchSettings | None, dict[str, str]]:
@@ -135,15 +141,15 @@ class BatchForm(ProtectedForm):
 
         A time that was not touched keeps its seconds, and its side of an hour that the clocks repeat.
         """
-        typed = self.model_dump(exclude={"csrf_token", "temperature", "top_p", "top_k", "weight"})
+        typed = self.model_dump(exclude={"csrf_token", *VARIANT_FIELDS})
         typed["variants"] = [vars(row) for row in self.rows()]
-        fields, problems = read_fields(_BatchFields, typed)
+        read, problems = read_fields(_BatchFields, typed)
         if self.time_zone in time_zones():
             opens_at = _moment("opens_at", self, current, problems)
             closes_at = _moment("closes_at", self, current, problems)
-        if fields is None or problems:
+        if read is None or problems:
             return None, problems
-        settings = fields.settings(opens_at, closes_at)
+        settings = read.settings(opens_at, closes_at)
         problems = service.problems(settings)
         return (None, problems) if problems else (settings, {})
 
@@ -182,6 +188,7 @@ _Text = Annotated[str, Field(max_length=_TEXT_CHARACTERS), AfterValidator(_plain
 class _VariantFields(BaseModel):
     """What a row of the table of variants must say."""
 
+    generation: Generation
     temperature: float = Field(ge=0, le=10, allow_inf_nan=False)
     top_p: float = Field(gt=0, le=1, allow_inf_nan=False)
     top_k: int = Field(ge=0, le=1_000_000)

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from uuid import UUID
 from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
@@ -12,13 +11,13 @@ from app.batches.forms import BatchForm, GuidelineForm, VariantText
 from app.batches.local_time import time_zones
 from app.batches.queries import Progress
 from app.batches.service import BatchSettings
+from app.batches.variant_rows import VariantRows, variant_rows
 from app.insights import service as insights
 from app.insights.service import BatchInsights
 from app.models import (
     AuditEvent,
     Batch,
     BatchState,
-    BatchVariant,
     Guideline,
     PreferenceDataset,
     now,
@@ -26,9 +25,9 @@ from app.models import (
 from app.sampling import overview
 from app.sampling.overview import QueueView, WorkerView
 from app.web.templating import Page
-from contract.vocabulary import Objective
+from contract.vocabulary import Generation, Objective
 
-_SPARE_VARIANT = VariantText(temperature="", top_p="", top_k="", weight="")
+_SPARE_VARIANT = VariantText(generation=Generation.NEWEST.value, temperature="", top_p="", top_k="", weight="")
 _STATE_WORDS = {
     BatchState.SCHEDULED: "scheduled",
     BatchState.OPEN: "open",
@@ -49,14 +48,6 @@ class BatchRow:
     """The name of its newest dataset, or nothing."""
 
 
-@dataclass(frozen=True)
-class VariantRow:
-    """A model variant with its checkpoint's name."""
-
-    variant: BatchVariant
-    checkpoint: str
-
-
 @dataclass(frozen=True, kw_only=True)
 class WeekPage(Page):
     """How collecting goes right now."""
@@ -71,7 +62,7 @@ class WeekPage(Page):
     """The prompts that wait in the pool, where the batch uses it."""
     dry: list[Objective]
     """The objectives that the batch collects and the pool has no prompt for."""
-    variants: list[VariantRow]
+    variants: VariantRows
     others: list[BatchRow]
     queue: QueueView
     queue_counts: list[tuple[str, int]]
@@ -100,7 +91,7 @@ class BatchPage(Page):
     is_open: bool
     progress: list[Progress]
     comparisons: list[tuple[str, int]]
-    variants: list[VariantRow]
+    variants: VariantRows
     form: BatchForm
     rows: list[VariantText]
     """The rows of the form's table of variants, with a spare one."""
@@ -163,7 +154,7 @@ def week_page(session: Session, *, lease_s: float) -> WeekPage:
         comparisons=_comparisons(session, batch) if batch is not None else [],
         pool=pool,
         dry=[objective for objective, count in pool if not count],
-        variants=_variants(session, batch) if batch is not None else [],
+        variants=variant_rows(session, batch) if batch is not None else VariantRows([]),
         others=_rows(session, [one for one in unfinished if one is not batch], at),
         queue=queue,
         queue_counts=[(state.value, count) for state, count in queue.by_state.items()],
@@ -206,7 +197,7 @@ def batch_page(
         is_open=batch.state is BatchState.OPEN and batch.closes_at > at,
         progress=queries.progress(session, batch.id),
         comparisons=_comparisons(session, batch),
-        variants=_variants(session, batch),
+        variants=variant_rows(session, batch),
         form=form,
         rows=[*form.rows(), _SPARE_VARIANT],
         problems=problems or {},
@@ -275,17 +266,6 @@ def _pool(session: Session, batch: Batch) -> list[tuple[Objective, int]]:
     waiting = queries.count_waiting_pool_prompts(session)
     return [
         (objective, waiting[objective]) for objective, target in queries.targets(session, batch.id).items() if target
-    ]
-
-
-def _variants(session: Session, batch: Batch) -> list[VariantRow]:
-    names: dict[UUID, str] = queries.checkpoint_names(session, batch.id)
-    return [
-        VariantRow(
-            variant=variant,
-            checkpoint=names.get(variant.checkpoint_id, "") if variant.checkpoint_id is not None else "",
-        )
-        for variant in queries.variants(session, batch.id)
     ]
 
 

@@ -10,6 +10,7 @@ from sqlalchemy.orm import Session
 
 from app.accounts import audit
 from app.batches import guidelines, queries
+from app.checkpoints import service as checkpoints
 from app.errors import ConflictError, InvalidInputError, NotFoundError
 from app.models import (
     Batch,
@@ -23,7 +24,7 @@ from app.models import (
     SkipPolicy,
     now,
 )
-from contract.vocabulary import Objective
+from contract.vocabulary import Generation, Objective
 
 _WEEK = timedelta(days=7)
 _GRACE_MINUTES = 10
@@ -34,12 +35,13 @@ _FIRST_TARGETS = {Objective.HELPFULNESS: 200, Objective.SAFETY: 100}
 
 @dataclass(frozen=True)
 class VariantSettings:
-    """Sampling settings of one model variant."""
+    """One model variant: which generation of the chat model, and how it is sampled from."""
 
     temperature: float
     top_p: float
     top_k: int = 0
     weight: float = 1.0
+    generation: Generation = Generation.NEWEST
 
 
 # The annotation temperatures of Llama 2 are not published (LLAMA2.md, A1); its best for sampling is 1.2 to 1.3.
@@ -115,6 +117,8 @@ def problems(settings: BatchSettings) -> dict[str, str]:
     if len(pool) < 2 or len({replace(variant, weight=1.0) for variant in pool}) < len(pool):  # noqa: PLR2004
         # A comparison has two responses, and the weight of a variant changes neither.
         found["variants"] = "give at least two different ones; equal variants would draw equal responses."
+    elif all(variant.generation is not Generation.NEWEST for variant in pool):
+        found["variants"] = "at least one must sample from the newest checkpoint; a reward model has to know it."
     if not any(settings.targets.values()):
         found["targets"] = "at least one objective needs a target above 0."
     return found
@@ -189,6 +193,10 @@ def change(session: Session, batch: Batch, settings: BatchSettings, *, actor: Pe
     _check(settings)
     before = settings_of(session, batch)
     _apply(session, batch, settings)
+    newest = _pinned(session, batch)
+    dropped = {one.generation for one in before.variants} - {one.generation for one in settings.variants}
+    if newest is not None and dropped:
+        checkpoints.draw_waiting_from_newest(session, batch, newest, dropped)
     changed = [one.name for one in fields(settings) if getattr(before, one.name) != getattr(settings, one.name)]
     audit.record(session, "batch.changed", f"batch {batch.number}", actor=actor, settings=", ".join(changed))
 
@@ -220,17 +228,17 @@ def settings_of(session: Session, batch: Batch) -> BatchSettings:
     return BatchSettings(
         targets=queries.targets(session, batch.id),
         variants=[
-            VariantSettings(temperature=row.temperature, top_p=row.top_p, top_k=row.top_k, weight=row.weight)
+            VariantSettings(**{one.name: getattr(row, one.name) for one in fields(VariantSettings)})
             for row in queries.variants(session, batch.id)
         ],
         **{name: getattr(batch, name) for name in _COLUMNS},
     )
 
 
-def pin_checkpoint(session: Session, batch: Batch, checkpoint: Checkpoint) -> None:
-    """Fix which checkpoint the variants of a batch sample from, where none is fixed yet."""
+def pin_checkpoint(session: Session, batch: Batch, newest: Checkpoint) -> None:
+    """Fix which checkpoints the variants of a batch sample from, where none is fixed yet."""
     for variant in queries.variants(session, batch.id):
-        variant.checkpoint_id = variant.checkpoint_id or checkpoint.id
+        variant.checkpoint_id = variant.checkpoint_id or newest.id_of(variant.generation)
 
 
 def _week_after(session: Session, batch: Batch, *, at: datetime) -> BatchSettings:
@@ -263,24 +271,27 @@ def _check(settings: BatchSettings) -> None:
 def _apply(session: Session, batch: Batch, settings: BatchSettings) -> None:
     for name in _COLUMNS:
         setattr(batch, name, getattr(settings, name))
-    pinned = {row.position: row.checkpoint_id for row in queries.variants(session, batch.id)}
+    newest = _pinned(session, batch)
     session.execute(delete(BatchTarget).where(BatchTarget.batch_id == batch.id))
     session.execute(delete(BatchVariant).where(BatchVariant.batch_id == batch.id))
     session.add_all(
         BatchTarget(batch_id=batch.id, objective=objective, target=target)
         for objective, target in settings.targets.items()
     )
-    checkpoint_id = next(iter(pinned.values()), None)
     session.add_all(
         BatchVariant(
             batch_id=batch.id,
             position=position,
-            temperature=variant.temperature,
-            top_p=variant.top_p,
-            top_k=variant.top_k,
-            weight=variant.weight,
-            checkpoint_id=pinned.get(position, checkpoint_id),
+            checkpoint_id=newest.id_of(variant.generation) if newest is not None else None,
+            **vars(variant),
         )
         for position, variant in enumerate(settings.variants)
     )
     session.flush()
+
+
+def _pinned(session: Session, batch: Batch) -> Checkpoint | None:
+    """The newest checkpoint that a batch is pinned to; none before it opens."""
+    ids = (row.checkpoint_id for row in variants(session, batch) if row.generation is Generation.NEWEST)
+    checkpoint_id = next(ids, None)
+    return checkpoints.get(session, checkpoint_id) if checkpoint_id is not None else None

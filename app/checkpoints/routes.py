@@ -12,7 +12,10 @@ from sqlalchemy.orm import Session
 from app.checkpoints import queries, service
 from app.checkpoints.forms import PromoteForm
 from app.database import SessionDep
-from app.models import Checkpoint
+from app.models import Checkpoint, now
+from app.sampling import overview
+from app.sampling.overview import Holding, RefusedFolder, Standing
+from app.settings import Settings
 from app.web.access import AdminDep
 from app.web.templating import Page, render
 
@@ -32,6 +35,13 @@ class CheckpointRow:
     responses: int
     parent: str
     is_current: bool
+    held: list[Holding]
+    """What the workers that are alive have to do with it."""
+
+    @property
+    def is_served(self) -> bool:
+        """Whether some worker draws responses from it."""
+        return any(one.standing is Standing.SERVING for one in self.held)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,12 +50,16 @@ class CheckpointsPage(Page):
 
     title: str = "Checkpoints"
     rows: list[CheckpointRow]
+    refused: list[RefusedFolder]
+    """What workers refuse that is not in the registry."""
 
 
 @router.get("/admin/checkpoints")
 def checkpoints_page(request: Request, session: SessionDep, _visitor: AdminDep) -> HTMLResponse:
-    """Every chat checkpoint."""
-    return render(request, "checkpoints/checkpoints.html", CheckpointsPage(rows=_rows(session)))
+    """Every chat checkpoint; the page asks for its block again, to show how workers follow a promotion."""
+    settings: Settings = request.state.settings
+    page = _page(session, lease_s=settings.lease_s)
+    return render(request, "checkpoints/checkpoints.html", page, block="registry")
 
 
 @router.post("/admin/checkpoints/{checkpoint_id}/promote")
@@ -58,7 +72,14 @@ def promote(
     return RedirectResponse("/admin/checkpoints", status_code=HTTPStatus.SEE_OTHER)
 
 
-def _rows(session: Session) -> list[CheckpointRow]:
+def _page(session: Session, *, lease_s: float) -> CheckpointsPage:
+    views = overview.worker_views(session, at=now(), lease_s=lease_s)
+    rows = _rows(session, overview.holdings(views))
+    registered = {row.checkpoint.digest for row in rows}
+    return CheckpointsPage(rows=rows, refused=overview.refused_folders(views, registered))
+
+
+def _rows(session: Session, held: dict[str, list[Holding]]) -> list[CheckpointRow]:
     checkpoints = queries.all_checkpoints(session)
     names = {checkpoint.id: checkpoint.name for checkpoint in checkpoints}
     responses = queries.responses_by_checkpoint(session)
@@ -70,6 +91,7 @@ def _rows(session: Session) -> list[CheckpointRow]:
             responses=responses.get(checkpoint.id, 0),
             parent=names.get(checkpoint.parent_id, "") if checkpoint.parent_id is not None else "",
             is_current=current is not None and current.id == checkpoint.id,
+            held=held.get(checkpoint.digest, []),
         )
         for checkpoint in checkpoints
     ]

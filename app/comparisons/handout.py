@@ -66,7 +66,10 @@ def expire(database: Database, at: datetime) -> int:
 
 def _take_back(session: Session, places: list[tuple[UUID, UUID]], *, idle_since: datetime | None) -> int:
     """Open places again. The comparison is locked first, as judging does, so that neither waits for the other."""
-    comparisons = {row.id: row for row in queries.locked(session, sorted({place[0] for place in places}))}
+    comparison_ids = sorted({place[0] for place in places})
+    # Whoever signs out is not there any more to try again; what the idle hold is looked at every few seconds.
+    rows = queries.locked(session, comparison_ids, passes_over=idle_since is not None)
+    comparisons = {row.id: row for row in rows}
     taken_back = 0
     for comparison_id, annotator_id in places:
         assignment = queries.assignment(session, comparison_id, annotator_id)

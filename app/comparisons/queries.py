@@ -72,14 +72,17 @@ def count_held(session: Session, comparison_id: UUID) -> int:
     return session.scalar(select(func.count()).select_from(Assignment).where(*held)) or 0
 
 
-def locked(session: Session, comparison_ids: Sequence[UUID]) -> list[Comparison]:
-    """Comparisons, locked in the order of their ids; those that somebody else is changing are passed over."""
+def locked(session: Session, comparison_ids: Sequence[UUID], *, passes_over: bool) -> list[Comparison]:
+    """Comparisons, locked in the order of their ids.
+
+    Those that somebody else is changing are waited for, or passed over where the caller comes again.
+    """
     return list(
         session.scalars(
             select(Comparison)
             .where(Comparison.id.in_(comparison_ids))
             .order_by(Comparison.id)
-            .with_for_update(skip_locked=True, of=Comparison)
+            .with_for_update(skip_locked=passes_over, of=Comparison)
             .execution_options(populate_existing=True)
         )
     )

@@ -58,6 +58,11 @@ FIELDS = (
     ("chosen_quality", "The quality of the chosen response, from 1 to 7; null if it was not asked for."),
     ("rejected_quality", "The same of the rejected response."),
     ("edited", "The chosen response as the annotator improved it, one assistant message; null if nobody did."),
+    (
+        "chosen_generation",
+        "Whether the chosen response was asked of the `newest` checkpoint at that time, or of the `previous` one.",
+    ),
+    ("rejected_generation", "The same of the rejected response."),
 )
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

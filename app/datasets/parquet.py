@@ -65,14 +65,17 @@ SCHEMA: Final = pa.schema(
         ("chosen_quality", pa.int64()),
         ("rejected_quality", pa.int64()),
         ("edited", _MESSAGES),
+        ("chosen_generation", _TEXT),
+        ("rejected_generation", _TEXT),
     ]
 )
-_COLUMNS_OF_VERSION_1: Final = SCHEMA.get_field_index("agreement") + 1
+_LAST_COLUMNS_OF_OLDER_VERSIONS: Final = {1: "agreement", 2: "edited"}
 
 
 def schema_of(format_version: int) -> pa.Schema:
     """The columns of a version of the format; datasets of an older one are made again as they were."""
-    return pa.schema(list(SCHEMA)[:_COLUMNS_OF_VERSION_1]) if format_version == 1 else SCHEMA
+    last = SCHEMA.get_field_index(_LAST_COLUMNS_OF_OLDER_VERSIONS.get(format_version, SCHEMA.names[-1]))
+    return pa.schema(list(SCHEMA)[: last + 1])
 
 
 @dataclass(frozen=True, slots=True)

@@ -25,7 +25,7 @@ from app.models import (
     SplitPrompt,
     Verdict,
 )
-from contract.vocabulary import FinishReason, Objective, Side, Split, Strength
+from contract.vocabulary import FinishReason, Generation, Objective, Side, Split, Strength
 
 # Below the number of parameters that both databases take in one statement.
 _CHUNK = 5000
@@ -74,6 +74,7 @@ class Sampled:
     comparison_id: UUID
     side: Side
     checkpoint_id: UUID
+    generation: Generation
     temperature: float
     top_p: float
     top_k: int
@@ -217,6 +218,7 @@ def responses(session: Session, comparison_ids: Sequence[UUID]) -> list[Sampled]
             Response.comparison_id,
             Response.side,
             Response.checkpoint_id,
+            Response.generation,
             Response.temperature,
             Response.top_p,
             Response.top_k,

@@ -191,6 +191,8 @@ class RowReader:
             chosen_quality=judged.chosen_quality,
             rejected_quality=judged.rejected_quality,
             edited=_assistant(judged.edited_text) if judged.edited_text is not None else None,
+            chosen_generation=chosen.generation,
+            rejected_generation=rejected.generation,
         )
 
     def _provenance(self, response: queries.Sampled) -> Provenance:

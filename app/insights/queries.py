@@ -43,6 +43,8 @@ def judgements(session: Session, batch_id: UUID) -> list[Judgements]:
     """All annotations of a batch, counted by everything that the statistics tell apart: one pass over them."""
     chosen, rejected = aliased(Response), aliased(Response)
     difference = func.length(chosen.text) - func.length(rejected.text)
+    # Before there is a previous checkpoint both generations are the same one.
+    is_contest = (chosen.generation != rejected.generation) & (chosen.checkpoint_id != rejected.checkpoint_id)
     columns = (
         Annotation.annotator_id,
         Annotation.is_primary,
@@ -52,6 +54,7 @@ def judgements(session: Session, batch_id: UUID) -> list[Judgements]:
         Annotation.rejected_safe,
         chosen.side,
         case((difference > 0, 1), (difference < 0, -1), else_=0),
+        case((is_contest, chosen.generation)),
     )
     rows = session.execute(
         select(*columns, func.count())

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from uuid import UUID
 
-from contract.vocabulary import Objective, SafetyBin, Side, Strength
+from contract.vocabulary import Generation, Objective, SafetyBin, Side, Strength
 
 # The 97.5 % point of the normal distribution, for intervals at 95 %.
 _Z = 1.959963984540054
@@ -101,6 +101,8 @@ class Judgements:
     """Where the chosen response stood."""
     length: int
     """1 where the chosen response is the longer one, -1 where it is the shorter one, 0 where both are as long."""
+    generation: Generation | None
+    """Of the checkpoint that made the chosen response; ``None`` where the same one made both."""
     count: int
 
 
@@ -121,6 +123,11 @@ class BatchStatistics:
     def longer_chosen(self) -> Share:
         """How often the longer of two responses of different length, in characters, was chosen."""
         return _share([one for one in self.judgements if one.length], lambda one: one.length > 0)
+
+    def newest_chosen(self, strength: Strength | None = None) -> Share:
+        """How often the newest checkpoint's response was chosen over the previous one's, at a strength or at any."""
+        contests = [one for one in self.judgements if one.generation is not None and strength in {None, one.strength}]
+        return _share(contests, lambda one: one.generation is Generation.NEWEST)
 
     def strength_shares(self, objective: Objective | None = None) -> dict[Strength, Share]:
         """The shares of Llama 2's Figure 25, of one objective or of both together."""

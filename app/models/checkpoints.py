@@ -7,6 +7,7 @@ from sqlalchemy import BigInteger, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from app.models.base import Base, new_id, now
+from contract.vocabulary import Generation
 
 
 class Checkpoint(Base):
@@ -25,3 +26,10 @@ class Checkpoint(Base):
     """The checkpoint that was current when this one was promoted: the previous one of the recipe."""
     registered_at: Mapped[datetime] = mapped_column(default_factory=now)
     promoted_at: Mapped[datetime | None] = mapped_column(default=None, index=True)
+
+    def id_of(self, generation: Generation) -> UUID:
+        """Which checkpoint a generation samples from, where this one is the newest.
+
+        The first one that is promoted has none before it, and then stands for the previous one, too.
+        """
+        return self.parent_id or self.id if generation is Generation.PREVIOUS else self.id

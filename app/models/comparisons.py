@@ -20,7 +20,7 @@ from sqlalchemy.orm import Mapped, mapped_column, relationship
 from app.models.base import Base, new_id, now
 from app.models.checkpoints import Checkpoint
 from app.models.work import Leased, lease_check
-from contract.vocabulary import AttackVector, FinishReason, Objective, RiskCategory, Side, Split
+from contract.vocabulary import AttackVector, FinishReason, Generation, Objective, RiskCategory, Side, Split
 
 
 class ConversationState(StrEnum):
@@ -162,6 +162,8 @@ class Response(Base):
     side: Mapped[Side]
     """Where it stands on the screen: drawn at random by the server, never from which variant made it."""
     checkpoint_id: Mapped[UUID] = mapped_column(ForeignKey("checkpoints.id"))
+    generation: Mapped[Generation] = mapped_column(default=Generation.NEWEST)
+    """Of the variant that it was drawn from: which checkpoint to take after a promotion, if it still waits."""
     temperature: Mapped[float]
     top_p: Mapped[float]
     top_k: Mapped[int]

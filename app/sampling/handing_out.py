@@ -91,8 +91,8 @@ def take_events(session: Session, message: Events, terms: LeaseTerms) -> Control
     return Control(drop=tuple(dropped), lease_until=until)
 
 
-def finish(session: Session, message: Finish, terms: LeaseTerms) -> None:
-    """Store both responses of a job and offer the comparison for judgement.
+def finish(session: Session, message: Finish, terms: LeaseTerms) -> bool:
+    """Store both responses of a job and offer the comparison for judgement; whether they are news.
 
     Equal responses are no pair: they are drawn again with new seeds, as often as a job may fail, and then given up.
     Sending the same answer again changes nothing.
@@ -105,7 +105,7 @@ def finish(session: Session, message: Finish, terms: LeaseTerms) -> None:
     at = now()
     job = queries.with_pair(session, message.lease.job_id)
     if _is_finished_by(job, message):
-        return
+        return False
     held = leases.held(session, SamplingJob, message.lease.job_id, message.worker_id, message.lease.attempt)
     job = queries.with_pair(session, held.id) or held
     responses = job.comparison.responses
@@ -120,11 +120,12 @@ def finish(session: Session, message: Finish, terms: LeaseTerms) -> None:
         draw_again(responses)
         leases.put_back(job)
         _note("equal_responses_drawn_again", job, failures=job.failures)
-        return
+        return True
     leases.end(job, WorkState.DONE, at=at, error=None if is_pair else _EQUAL)
     job.comparison.state = ComparisonState.READY if is_pair else ComparisonState.EQUAL_RESPONSES
     job.comparison.ready_at = at
     _note("job_finished", job, worker_id=str(message.worker_id), is_pair=is_pair)
+    return True
 
 
 def fail(session: Session, message: Fail, terms: LeaseTerms) -> None:

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Depends, Request
 from fastapi.concurrency import run_in_threadpool
 
 from app.database import Database, DatabaseDep, SessionDep
+from app.metrics.counting import CountsDep
 from app.models import now
 from app.sampling import handing_out, wanted, workers
 from app.sampling.leases import LeaseTerms
@@ -92,9 +93,12 @@ def events(message: Events, database: DatabaseDep, terms: LeaseTermsDep, _token:
 
 
 @router.post("/finish", status_code=HTTPStatus.NO_CONTENT)
-def finish(message: Finish, session: SessionDep, terms: LeaseTermsDep, _token: WorkerTokenDep) -> None:
+def finish(
+    message: Finish, session: SessionDep, terms: LeaseTermsDep, counts: CountsDep, _token: WorkerTokenDep
+) -> None:
     """Take both responses of a job."""
-    handing_out.finish(session, message, terms)
+    if handing_out.finish(session, message, terms):
+        counts.responses_sampled(session, message.responses)
 
 
 @router.post("/fail", status_code=HTTPStatus.NO_CONTENT)

@@ -32,6 +32,7 @@ def draw_pair(comparison: Comparison, variants: Sequence[BatchVariant], *, max_n
             comparison_id=comparison.id,
             side=side,
             checkpoint_id=_checkpoint_of(variant),
+            generation=variant.generation,
             temperature=variant.temperature,
             top_p=variant.top_p,
             top_k=variant.top_k,
@@ -63,12 +64,19 @@ def _draw_two(variants: Sequence[BatchVariant]) -> tuple[BatchVariant, BatchVari
         raise InvalidInputError(msg)
     generator = random.SystemRandom()
     first = generator.choices(variants, [variant.weight for variant in variants])[0]
-    rest = [variant for variant in variants if variant is not first]
+    others = [variant for variant in variants if variant is not first]
+    # Two responses that differ by chance alone say nothing about the variants.
+    rest = [variant for variant in others if _draws_as(variant) != _draws_as(first)] or others
     second = generator.choices(rest, [variant.weight for variant in rest])[0]
     pair = [first, second]
     # Whoever has the larger weight is drawn first more often, so the sides need a draw of their own.
     generator.shuffle(pair)
     return pair[0], pair[1]
+
+
+def _draws_as(variant: BatchVariant) -> tuple[UUID | None, float, float, int]:
+    """What a variant comes to: without a previous checkpoint, variants of both generations may come to the same."""
+    return variant.checkpoint_id, variant.temperature, variant.top_p, variant.top_k
 
 
 def _checkpoint_of(variant: BatchVariant) -> UUID:

@@ -1,5 +1,6 @@
 """Who may call a route. Every route declares one of these; a test fails where one does not."""
 
+import hmac
 from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Annotated
@@ -10,7 +11,7 @@ from fastapi import Depends, Request
 
 from app.accounts import service as accounts
 from app.database import Database
-from app.errors import AppError, ForbiddenError
+from app.errors import AppError, ForbiddenError, NotFoundError
 from app.models import ApiToken, Person, PersonRole, SignInSession, TokenScope
 from app.settings import Settings
 from app.web.csrf import disguise, is_disguised
@@ -124,15 +125,37 @@ class TokenAccess:
 
         """
         database: Database = request.state.database
-        header = request.headers.get("Authorization", "")
+        given = _bearer_token(request)
         token = None
-        if header.lower().startswith(_BEARER):
+        if given:
             with database.read() as session:
-                token = accounts.find_api_token(session, header[len(_BEARER) :].strip())
+                token = accounts.find_api_token(session, given)
         if token is None or token.scope not in self.scopes:
             msg = f"Give an API token with the scope {' or '.join(sorted(self.scopes))}: Authorization: Bearer ..."
             raise BadTokenError(msg)
         return token
+
+
+@dataclass(frozen=True)
+class MetricsAccess:
+    """A route for the monitoring system, which holds the token of the settings; without one there is no such page."""
+
+    def __call__(self, request: Request) -> None:
+        """Compare the token, in a time that does not tell how much of it is right.
+
+        Raises:
+            NotFoundError: No token is set.
+            BadTokenError: None is given, or another one.
+
+        """
+        settings: Settings = request.state.settings
+        token = settings.metrics_token.get_secret_value()
+        if not token:
+            msg = "There is no such page."
+            raise NotFoundError(msg)
+        if not hmac.compare_digest(_bearer_token(request).encode(), token.encode()):
+            msg = "Give the token of PREFERABLY_METRICS_TOKEN: Authorization: Bearer ..."
+            raise BadTokenError(msg)
 
 
 @dataclass(frozen=True)
@@ -145,6 +168,12 @@ class Public:
         """Forms on public pages must still come from our own pages."""
         if request.method not in _SAFE_METHODS:
             require_same_origin(request)
+
+
+def _bearer_token(request: Request) -> str:
+    """The token that a program sent; empty where it sent none."""
+    header = request.headers.get("Authorization", "")
+    return header[len(_BEARER) :].strip() if header.lower().startswith(_BEARER) else ""
 
 
 def visitor_of(request: Request) -> Visitor | None:

@@ -1,4 +1,4 @@
-"""The model worker: how it stands, what it can serve and what it refuses; provenance; generations of variants."""
+"""The model worker: how it stands, what it can serve and what it refuses; provenance; generations of checkpoints."""
 
 from collections.abc import Sequence
 
@@ -15,7 +15,12 @@ _COLUMNS = {
         "generation VARCHAR(40) DEFAULT 'newest' NOT NULL CONSTRAINT ck_batch_variants_generation "
         "CHECK (generation IN ('newest', 'previous'))",
     ),
-    "responses": ("prompt_digest VARCHAR(64)", "stop_token_ids JSON"),
+    "responses": (
+        "generation VARCHAR(40) DEFAULT 'newest' NOT NULL CONSTRAINT ck_responses_generation "
+        "CHECK (generation IN ('newest', 'previous'))",
+        "prompt_digest VARCHAR(64)",
+        "stop_token_ids JSON",
+    ),
     "workers": (
         "available JSON DEFAULT '{braces}' NOT NULL",
         "refused JSON DEFAULT '{braces}' NOT NULL",

@@ -13,6 +13,7 @@ from app.settings import Settings
 from contract.recipe import Recipe
 from contract.vocabulary import Objective
 from tests import factories
+from tests.app.queue_rows import make_failed
 
 
 @dataclass(frozen=True)
@@ -69,8 +70,12 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
             can_train=True,
         )
         worker.checkpoints = {checkpoint.digest: checkpoint.name}
+        worker.refused = {texts.name: texts.long}
+        worker.last_error = texts.long
         session.add(worker)
         session.flush()
+        _, failed = make_failed(session, batch, bea, error=texts.long)
+        failed.worker_id = worker.id
         run = TrainingRun(
             name="helpfulness-1",
             objective=Objective.HELPFULNESS,
@@ -103,6 +108,7 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
             "conversation_id": [str(conversation.id)],
             "annotation_id": [str(annotation.id)],
             "prompt_id": [str(prompt.id)],
+            "job_id": [str(failed.id)],
             "checkpoint_id": [str(checkpoint.id)],
             "number": [str(frozen.number), str(batch.number)],
             "name": [dataset.name, run.name],

@@ -1,17 +1,15 @@
 """The admin's pages: this week, batches and their settings, closing the week, guidelines."""
 
-import html
 import re
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
 
 import pytest
 from sqlalchemy import select
 
 from app.batches import guidelines, service
-from app.batches.forms import BatchForm
+from app.batches.forms import VARIANT_FIELDS, BatchForm
 from app.batches.local_time import from_local, to_local
 from app.batches.service import BatchSettings, VariantSettings
 from app.database import Database
@@ -28,7 +26,8 @@ from app.models import (
 )
 from app.pool import service as pool
 from app.pool.reading import Tags, read_prompts
-from contract.vocabulary import Objective
+from contract.vocabulary import Generation, Objective
+from tests.app.batch_form import fields
 from tests.conftest import Browser
 from tests.factories import (
     make_annotation,
@@ -54,28 +53,6 @@ def page(browser: Browser, path: str) -> str:
     assert answer.status_code == 200, answer.text
     assert " style=" not in answer.text
     return answer.text
-
-
-def fields(text: str) -> dict[str, Any]:
-    """The settings form of a batch's page, as a browser would send it untouched."""
-    form = text[text.index('action="/admin/batches/') :]
-    form = form[: form.index("</form>")]
-    values: dict[str, Any] = {}
-    for tag in re.findall(r"<input [^>]*>", form):
-        if 'type="checkbox"' in tag and " checked" not in tag:
-            continue
-        name = re.search(r'name="(\w+)"', tag)
-        value = re.search(r'value="([^"]*)"', tag)
-        assert name is not None
-        assert value is not None
-        values.setdefault(name[1], []).append(html.unescape(value[1]))
-    for name_, value_ in re.findall(r'<textarea name="(\w+)"[^>]*>(.*?)</textarea>', form, re.DOTALL):
-        values.setdefault(name_, []).append(html.unescape(value_))
-    for name_, options in re.findall(r'<select name="(\w+)"[^>]*>(.*?)</select>', form, re.DOTALL):
-        values[name_] = re.findall(r'<option value="([^"]*)" selected>', options)
-    del values["csrf_token"]
-    variants = ("temperature", "top_p", "top_k", "weight")
-    return {name: value if name in variants else value[0] for name, value in values.items()}
 
 
 def settings_of(database: Database, number: int = 1) -> BatchSettings:
@@ -169,7 +146,10 @@ def test_settings_survive_a_round_trip_untouched(database: Database, admin: Brow
             skip_policy=SkipPolicy.HAND_ON,
             rationale_mode=RationaleMode.OFF,
             asks_quality=True,
-            variants=[VariantSettings(0.7, 0.95), VariantSettings(1.25, 0.9, top_k=40, weight=2.5)],
+            variants=[
+                VariantSettings(0.7, 0.95),
+                VariantSettings(1.25, 0.9, top_k=40, weight=2.5, generation=Generation.PREVIOUS),
+            ],
         )
     before = settings_of(database)
     typed = fields(page(admin, "/admin/batches/1"))
@@ -190,6 +170,8 @@ def test_every_setting_can_be_changed(database: Database, admin: Browser) -> Non
         "time_zone": "America/New_York",
         "target_helpfulness": "5",
         "target_safety": "7",
+        # The spare row, left empty, has a generation nevertheless.
+        "generation": ["newest", "previous", "newest", "previous"],
         "temperature": ["0.5", "1", "1.5", ""],
         "top_p": ["1", "0.9", "0.8", ""],
         "top_k": ["0", "50", "1", ""],
@@ -222,7 +204,7 @@ def test_every_setting_can_be_changed(database: Database, admin: Browser) -> Non
         targets={Objective.HELPFULNESS: 5, Objective.SAFETY: 7},
         variants=[
             VariantSettings(0.5, 1.0),
-            VariantSettings(1.0, 0.9, top_k=50, weight=2.0),
+            VariantSettings(1.0, 0.9, top_k=50, weight=2.0, generation=Generation.PREVIOUS),
             VariantSettings(1.5, 0.8, top_k=1, weight=0.5),
         ],
         turns_per_conversation=3,
@@ -263,6 +245,8 @@ def test_every_setting_can_be_changed(database: Database, admin: Browser) -> Non
         ("time_zone", "", "is missing."),
         ("target_helpfulness", "many", "must be a valid integer."),
         ("target_safety", "-1", "must be greater than or equal to 0."),
+        ("generation", ["newest", "next"], "must be 'newest' or 'previous'."),
+        ("generation", ["newest"], "is missing."),
         ("temperature", ["0.7", "hot"], "must be a valid number."),
         ("temperature", ["0.7", ""], "is missing."),
         ("temperature", ["0.7", "11"], "must be less than or equal to 10."),
@@ -333,11 +317,17 @@ def test_settings_that_contradict_each_other_are_refused(database: Database, adm
     form = fields(page(admin, "/admin/batches/1"))
     nothing = admin.post("/admin/batches/1", form | {"target_helpfulness": "0", "target_safety": "0"})
     assert "at least one objective needs a target" in nothing.text
-    one = {name: form[name][:1] for name in ("temperature", "top_p", "top_k", "weight")}
+    one = {name: form[name][:1] for name in VARIANT_FIELDS}
     assert "at least two different ones" in admin.post("/admin/batches/1", form | one).text
     # Another weight does not make a variant another one.
     equal = {"temperature": ["1", "1"], "top_p": ["0.9", "0.9"], "top_k": ["0", "0"], "weight": ["1", "2"]}
+    equal["generation"] = ["newest", "newest"]
     assert "equal variants would draw equal responses" in admin.post("/admin/batches/1", form | equal).text
+    old = form | {"generation": ["previous"] * 3}
+    assert "must sample from the newest checkpoint" in admin.post("/admin/batches/1", old).text
+    # Another checkpoint does.
+    equal["generation"] = ["newest", "previous"]
+    assert admin.post("/admin/batches/1", form | equal).status_code == 303
     assert admin.post("/admin/batches/1", form | {"unknown": "1"}).status_code == 422
 
 
@@ -425,6 +415,7 @@ def test_the_next_batch_keeps_the_local_hour(database: Database, admin: Browser)
             closes_at=opens_at + timedelta(days=7),
             time_zone="Europe/Berlin",
             targets={Objective.HELPFULNESS: 3, Objective.SAFETY: 4},
+            variants=[VariantSettings(1.0, 0.9), VariantSettings(1.0, 0.9, generation=Generation.PREVIOUS)],
             pool_share=1.0,
             overlap_annotations=5,
             response_display=ResponseDisplay.AS_MADE,

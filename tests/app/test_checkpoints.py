@@ -52,7 +52,7 @@ def test_the_page_shows_the_registry(database: Database, admin: Browser) -> None
     assert second.digest[:12] in text
     assert "LlamaForCausalLM" in text
     assert "1\N{NO-BREAK SPACE}kB" in text
-    row = text[text.index("chat-2") : text.index("</tr>", text.index("chat-2"))]
+    row = text[text.index("<td>chat-2") : text.index("</tr>", text.index("<td>chat-2"))]
     assert "current" in row
     assert "<td>chat-1</td>" in row
     assert "<td>2</td>" in text

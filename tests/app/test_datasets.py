@@ -237,8 +237,13 @@ def test_what_one_annotator_skips_and_another_judges_is_a_row(database: Database
     assert (manifest.rows, manifest.left_out) == (1, {})
 
 
-def test_a_dataset_of_the_first_version_is_checked_and_made_again_as_it_was(
-    database: Database, settings: Settings, tmp_path: Path
+@pytest.mark.parametrize(
+    ("version", "first_missing", "last"),
+    [(1, "risk_category", "agreement"), (2, "chosen_generation", "edited")],
+    ids=["first", "second"],
+)
+def test_a_dataset_of_an_older_version_is_checked_and_made_again_as_it_was(
+    database: Database, settings: Settings, tmp_path: Path, version: int, first_missing: str, last: str
 ) -> None:
     with database.write() as session:
         batch = make.make_week(session, make.make_person(session), conversations=4)
@@ -248,7 +253,7 @@ def test_a_dataset_of_the_first_version_is_checked_and_made_again_as_it_was(
         stored = datasets.folder_of(dataset, settings)
         shutil.rmtree(stored)
         survey = survey_batch(session, batch, datasets._rules(batch, []))
-        identity = Identity(dataset.name, 1, None, FROZEN_AT, format_version=1)
+        identity = Identity(dataset.name, 1, None, FROZEN_AT, format_version=version)
         secret = settings.pseudonym_secret.get_secret_value()
         stored.mkdir()
         manifest, content = FolderMaker(session, batch, identity, datasets._rules(batch, []), secret).write(
@@ -256,20 +261,19 @@ def test_a_dataset_of_the_first_version_is_checked_and_made_again_as_it_was(
         )
         dataset.manifest = manifest.model_dump(mode="json")
         dataset.manifest_sha256 = hashlib.sha256(content).hexdigest()
-    assert manifest.format_version == 1
-    columns = set(rows_of(stored)[0]) - {"split"}
-    new = {"risk_category", "attack_vector", "prompt_source", "chosen_quality", "rejected_quality", "edited"}
-    assert columns == set(PreferenceRow.model_fields) - new
+    assert manifest.format_version == version
+    columns = list(PreferenceRow.model_fields)
+    assert set(rows_of(stored)[0]) - {"split"} == set(columns[: columns.index(first_missing)])
     card = (stored / "README.md").read_text(encoding="utf-8")
-    assert "| `agreement` |" in card
-    assert "| `edited` |" not in card
+    assert f"| `{last}` |" in card
+    assert f"| `{first_missing}` |" not in card
     assert verify_folder(stored, manifest_sha256=dataset.manifest_sha256) == []
     with database.read() as session:
         found = datasets.get(session, dataset.name)
         datasets.recreate(session, found, tmp_path / "again", settings)
         shown = datasets.first_rows(found, Objective.SAFETY, settings, limit=1)
     assert bytes_of(tmp_path / "again") == bytes_of(stored)
-    assert shown[0]["edited"] is None
+    assert shown[0]["chosen_generation"] is None
     trained_on = load_preference_dataset(stored, Objective.HELPFULNESS)
     assert len(trained_on.train) + len(trained_on.test) == 6
 

@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+import time
 from collections import Counter
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Event
 
 import pytest
 from sqlalchemy import func, select
@@ -248,3 +251,32 @@ def test_a_written_comparison_is_offered_to_others_only_when_its_author_has_judg
     assert not judge(database, bo, comparison).is_primary
     with database.read() as session:
         assert session.scalar(select(func.count(Annotation.id))) == 2
+
+
+def test_who_signs_out_gives_back_what_somebody_else_is_just_taking(database: Database, batch: Batch) -> None:
+    """The other one's transaction is waited for: nobody would come back for a place that was passed over."""
+    make_stock(database, batch, 1)
+    ann, ben = make_people(database, "Ann", "Ben")
+    shown = take(database, ann)
+    assert shown is not None
+    holds, signs_out = Event(), Event()
+
+    def take_slowly() -> None:
+        with database.write() as session:
+            handout.hand_out(session, ben, session.get_one(Batch, batch.id), with_new=True, at=now(), minutes=MINUTES)
+            session.flush()
+            holds.set()
+            signs_out.wait(10)
+            # Long enough for the other transaction to come upon the lock.
+            time.sleep(0.2)
+
+    with ThreadPoolExecutor(1) as pool:
+        taking = pool.submit(take_slowly)
+        assert holds.wait(10)
+        signs_out.set()
+        with database.write() as session:
+            assert handout.give_back(session, ann) == 1
+        taking.result(10)
+    with database.read() as session:
+        states = dict(session.execute(select(Assignment.annotator_id, Assignment.state)).all())
+    assert states == {ann.id: AssignmentState.GIVEN_BACK, ben.id: AssignmentState.HELD}

@@ -23,11 +23,12 @@ from app.models import (
     Conversation,
     Person,
     RationaleMode,
+    Response,
     ResponseDisplay,
     SkipPolicy,
     WorkDay,
 )
-from contract.vocabulary import Objective
+from contract.vocabulary import Generation, Objective
 from tests.conftest import POSTGRESQL
 
 ANN, BO = 1, 2
@@ -231,6 +232,8 @@ def test_what_was_there_is_as_it_was(upgraded: Database) -> None:
         assert {row.annotator_id for row in conversations} == {UUID(int=ANN), UUID(int=BO)}
         annotations = session.scalars(select(Annotation)).all()
         assert {(row.rationale, row.edited_text, row.chosen_quality) for row in annotations} == {("Hotter", None, None)}
+        # Until then all variants sampled from the checkpoint that was promoted last.
+        assert set(session.scalars(select(Response.generation))) == {Generation.NEWEST}
 
 
 def test_the_database_still_says_no(upgraded: Database) -> None:
@@ -239,6 +242,7 @@ def test_the_database_still_says_no(upgraded: Database) -> None:
         "assignments": ("state = 'lost'", f"comparison_id = '{key(1)}'"),
         "batches": ("pool_share = 2", "overlap_annotations = 1", "skip_policy = 'burn'", "closes_at = opens_at"),
         "comparisons": ("open_places = 2", "open_places = -1", "state = 'lost'", "turn = 0", f"batch_id = '{key(1)}'"),
+        "responses": ("generation = 'next'", "generation = NULL", "side = 'c'"),
         "conversations": ("state = 'lost'", "source = 'stolen'", "split = 'both'", f"pool_prompt_id = '{key(1)}'"),
     }
     only = {"annotations": "objective = 'helpfulness'"}
@@ -284,3 +288,17 @@ def test_references_are_sound(upgraded: Database) -> None:
                     )
                 ).scalar_one()
                 assert orphans == 0, (table.name, columns)
+
+
+def test_the_model_workers_revision_goes_back_and_forth(old_url: str) -> None:
+    config = alembic_config(old_url)
+    for revision in ("head", "0002", "head"):
+        if revision == "0002":
+            command.downgrade(config, revision)
+        else:
+            command.upgrade(config, revision)
+            command.check(config)
+        database = connect(old_url)
+        columns = {column["name"] for column in inspect(database.reading).get_columns("responses")}
+        database.dispose()
+        assert ("generation" in columns) == (revision == "head")

@@ -37,6 +37,8 @@ ROLES = {
 }
 PUBLIC = {"/", "/health", "/sign-in", "/sign-in/{token}"}
 API = "/api/"
+# Its own tests are in test_metrics.py.
+METRICS = "/metrics"
 HEADERS = ("content-security-policy", "x-content-type-options", "referrer-policy", "cross-origin-opener-policy")
 ODD = (
     "0",
@@ -75,7 +77,7 @@ def of_people(app: FastAPI) -> list[tuple[str, APIRoute]]:
         (method, route)
         for route in api_routes(app.routes)
         for method in route.methods
-        if route.path not in PUBLIC and not route.path.startswith(API)
+        if route.path not in {*PUBLIC, METRICS} and not route.path.startswith(API)
     ]
 
 

@@ -1,7 +1,9 @@
 """The worker API on both databases: hand-out, fencing, lost workers, refused answers."""
 
+import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
+from threading import Barrier
 from typing import Any
 from uuid import UUID
 
@@ -10,6 +12,7 @@ from fastapi.testclient import TestClient
 from sqlalchemy import func, select, update
 
 from app.accounts import service as accounts
+from app.checkpoints import service as checkpoints
 from app.database import Database
 from app.models import Comparison, ComparisonState, Response, SamplingJob, TokenScope, Worker, WorkState, now
 from app.sampling import handing_out
@@ -315,3 +318,22 @@ def test_sides_are_random_and_do_not_follow_the_variants(database: Database) -> 
     # A fair coin leaves this range less than once in ten million runs.
     assert cool_on_a is not None
     assert 63 < cool_on_a < 137
+
+
+def test_workers_that_find_a_checkpoint_together_register_it_once(database: Database) -> None:
+    """On SQLite the second waits for its turn; on PostgreSQL it finds the row of the first in its way."""
+    files = factories.checkpoint_files("shared")
+    both_began = Barrier(2)
+
+    def register(_: int) -> UUID:
+        with database.write() as session:
+            if database.writing.dialect.name == "postgresql":
+                both_began.wait(10)
+            checkpoint = checkpoints.register(session, files)
+            # Long enough for the other one to look for it in vain.
+            time.sleep(0.3)
+            return checkpoint.id
+
+    with ThreadPoolExecutor(2) as pool:
+        first, second = pool.map(register, range(2))
+    assert first == second

@@ -14,7 +14,7 @@ from app.database import alembic_config
 from app.main import create_app
 from app.paths import ROOT, TEMPLATES
 from app.settings import Settings
-from app.web.access import Access, Public, TokenAccess
+from app.web.access import Access, MetricsAccess, Public, TokenAccess
 from app.web.templating import make_environment
 from tests.routes import api_routes
 
@@ -106,4 +106,4 @@ def _calls(dependant: Dependant) -> Iterator[object]:
 
 
 def _is_access(call: object) -> bool:
-    return isinstance(call, Access | TokenAccess | Public)
+    return isinstance(call, Access | TokenAccess | MetricsAccess | Public)

@@ -1,0 +1,1 @@
+"""What the app tells Prometheus: how the queue, the workers and the week stand, and how requests go."""

@@ -22,7 +22,7 @@ from app.accounts import service as accounts
 from app.batches import service as batches
 from app.checkpoints import service as checkpoints
 from app.database import Database, alembic_config, connect
-from app.models import PersonRole, TokenScope, Worker, now
+from app.models import Checkpoint, PersonRole, TokenScope, Worker, now
 from app.paths import ROOT
 from app.settings import Settings
 from contract.checkpoint_files import CheckpointFiles, inspect_checkpoint
@@ -151,7 +151,8 @@ def prepare(database: Database, settings: Settings, files: CheckpointFiles, toke
         batches.ensure_first(session)
         checkpoint = checkpoints.register(session, files)
         current = checkpoints.current(session)
-        if current is None or current.id != checkpoint.id:
+        # What an admin has promoted out of the library stays current over a restart.
+        if current is None or (current.id != checkpoint.id and not _is_in_library(settings, current)):
             checkpoints.promote(session, checkpoint, for_open_batch=True)
         if not _is_valid_token(database, token_file):
             _write_private(token_file, accounts.create_api_token(session, "local worker", TokenScope.WORKER))
@@ -161,6 +162,16 @@ def prepare(database: Database, settings: Settings, files: CheckpointFiles, toke
             token = accounts.issue_sign_in_link(session, person, hours=settings.sign_in_link_hours)
             links[name] = f"{settings.public_url}/sign-in/{token}"
     return links
+
+
+def _library(settings: Settings) -> Path:
+    """Where the next checkpoints are put."""
+    return settings.data_dir / "checkpoints"
+
+
+def _is_in_library(settings: Settings, checkpoint: Checkpoint) -> bool:
+    """Whether a folder of the checkpoint's name is there; the registry adds to a name that another one has."""
+    return (_library(settings) / checkpoint.name.split("@", 1)[0]).is_dir()
 
 
 def _is_valid_token(database: Database, file: Path) -> bool:
@@ -185,7 +196,8 @@ def _children(settings: Settings, *, port: int, folder: Path, token_file: Path) 
         "PREFERABLY_DATABASE_URL": settings.database_url,
         "PREFERABLY_PUBLIC_URL": settings.public_url,
     }
-    logs = settings.data_dir / "logs"
+    logs, library = settings.data_dir / "logs", _library(settings)
+    library.mkdir(parents=True, exist_ok=True)
     app = Child(
         name="web app",
         arguments=(
@@ -200,7 +212,7 @@ def _children(settings: Settings, *, port: int, folder: Path, token_file: Path) 
         arguments=(
             *(str(Path(sys.executable).with_name("preferably-worker")), "run", "--url", settings.public_url),
             *("--token-file", str(token_file), "--checkpoint", str(folder.resolve()), "--name", "local worker"),
-            *("--output-dir", str(settings.data_dir / "worker"), "--train"),
+            *("--library", str(library.resolve()), "--output-dir", str(settings.data_dir / "worker"), "--train"),
         ),
         # A request for work that is held keeps both processes from stopping; here it costs nothing to ask often.
         environment=environment | {"PREFERABLY_WORKER_CLAIM_WAIT_S": "1"},

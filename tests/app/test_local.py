@@ -14,6 +14,7 @@ from sqlalchemy import func, select
 
 from app import local
 from app.accounts import service as accounts
+from app.checkpoints import service as checkpoints
 from app.database import Database, connect
 from app.models import Batch, Checkpoint, Person
 from app.settings import Settings, WeakSecretError
@@ -64,6 +65,30 @@ def test_another_checkpoint_is_drawn_from_at_once(
         with database.read() as session:
             newest = select(Checkpoint.name).order_by(Checkpoint.promoted_at.desc()).limit(1)
             assert session.scalars(newest).one() == folder.name
+
+
+def test_what_was_promoted_out_of_the_library_stays_over_a_restart(
+    database: Database, settings: Settings, tiny_checkpoint: Path
+) -> None:
+    token_file = settings.data_dir / "worker.token"
+    first = inspect_checkpoint(tiny_checkpoint)
+    local.prepare(database, settings, first, token_file)
+    folder = make_tiny_checkpoint(settings.data_dir / "checkpoints" / "week-2", seed=1)
+    with database.write() as session:
+        second = checkpoints.register(session, inspect_checkpoint(folder))
+        checkpoints.promote(session, second, for_open_batch=False)
+    local.prepare(database, settings, first, token_file)
+    assert _current(database) == "week-2"
+    # Without its folder nobody could sample from it.
+    folder.rename(folder.with_name(".week-2"))
+    local.prepare(database, settings, first, token_file)
+    assert _current(database) == "tiny-chat"
+
+
+def _current(database: Database) -> str | None:
+    with database.read() as session:
+        checkpoint = checkpoints.current(session)
+        return checkpoint.name if checkpoint is not None else None
 
 
 def test_a_port_in_use_is_told(tmp_path: Path) -> None:

@@ -45,6 +45,11 @@ class Pair:
         """One for each of the job's specs, once it is prepared."""
         return self._rows
 
+    @property
+    def open_rows(self) -> int:
+        """How many of its responses have not ended."""
+        return sum(not row.is_done for row in self._rows) if self._rows else len(self.job.specs)
+
     def prepare(self, engines: Mapping[str, SlotEngine]) -> None:
         """Make the rows.
 

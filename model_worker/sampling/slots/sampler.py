@@ -97,9 +97,10 @@ class SlotSampler:
             )
 
     def capacity(self) -> int:
-        """How many more pairs are taken."""
+        """How many more pairs are taken: a slot that a response has left waits for no other response to end."""
         with self._changed:
-            return 0 if self._is_closing else max(0, self._max_pairs - len(self._pairs))
+            free_rows = 2 * self._max_pairs - sum(pair.open_rows for pair in self._pairs.values())
+            return 0 if self._is_closing else max(0, free_rows // 2)
 
     def submit(self, job: PairJob, sink: Sink) -> None:
         """Take a pair; it joins the others at the next step."""
@@ -282,7 +283,8 @@ class SlotSampler:
         kept = len(pairs) // 2
         log.warning("out of memory", extra={"pairs": len(pairs), "kept": kept, "reason": str(error)[:200]})
         with self._changed:
-            self._max_pairs = max(1, min(self._max_pairs, kept))
+            rows = sum(pair.open_rows for pair in pairs)
+            self._max_pairs = max(1, min(self._max_pairs, round(rows / 4)))
         if kept == 0:
             self._refuse(pairs[0], engines, error, is_retryable=True)
         for pair in pairs[max(1, kept) :]:

@@ -1,6 +1,7 @@
 """The engine equals generate(), keeps seeds, shares the prompt, and stops at once."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -217,6 +218,39 @@ def test_cancel_stops_before_the_next_pass_and_others_go_on(tiny: Checkpoint) ->
     assert sum(shape[0] == 2 for shape in shapes) == 0
 
 
+def test_slots_that_responses_have_left_are_filled_before_their_pairs_end(tiny: Checkpoint) -> None:
+    digest = tiny.files.digest
+    passes, goes_on = [], threading.Event()
+
+    def hold(*_: object) -> None:
+        passes.append(None)
+        # The prompts are read, and the short responses have their only token.
+        if len(passes) > 1:
+            assert goes_on.wait(20)
+
+    hook = tiny.model.register_forward_pre_hook(hold)
+    sink = RecordingSink()
+    jobs = [
+        make_job(make_spec(digest, seed=seed, max_new_tokens=1), make_spec(digest, seed=seed + 10), prompt="tea")
+        for seed in range(3)
+    ]
+    try:
+        with running(tiny, max_pairs=2) as engine:
+            for job in jobs[:2]:
+                engine.submit(job, sink)
+            while len(passes) < 2:
+                time.sleep(0.01)
+            assert not sink.responses
+            assert engine.capacity() == 1
+            engine.submit(jobs[2], sink)
+            assert engine.capacity() == 0
+            goes_on.set()
+            sink.wait_for_ends(3)
+    finally:
+        hook.remove()
+    assert not sink.failures
+
+
 def test_capacity_counts_pairs(tiny: Checkpoint) -> None:
     gate, sink = threading.Event(), RecordingSink()
     with slow(tiny, lambda: gate.wait(10)), running(tiny, max_pairs=2) as engine:
@@ -344,7 +378,8 @@ def test_out_of_memory_gives_the_newest_back_and_goes_on(tiny: Checkpoint) -> No
             engine.submit(job, sink)
         gate.set()
         sink.wait_for_ends(4)
-        assert engine.capacity() == engine.facts().max_pairs == 2
+        # Four single rows were too many, so that two are allowed: one pair.
+        assert engine.capacity() == engine.facts().max_pairs == 1
     assert set(sink.returns) == {lease_of(job) for job in jobs[2:]}
     assert {lease: pair[0].token_ids for lease, pair in sink.responses.items()} == {
         lease_of(job): alone[lease_of(job)] for job in jobs[:2]

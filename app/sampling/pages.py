@@ -175,7 +175,7 @@ def _troubles(view: WorkerView, names: dict[str, str]) -> list[Trouble]:
         Trouble(worker.name, reason, checkpoint=names.get(checkpoint, checkpoint))
         for checkpoint, reason in sorted(refused.items())
     ]
-    if worker.last_error is not None:
+    if worker.last_error is not None and worker.last_error not in refused.values():
         troubles.append(Trouble(worker.name, worker.last_error, at=worker.last_error_at))
     return troubles
 

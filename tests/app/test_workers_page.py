@@ -107,6 +107,8 @@ def test_every_worker_is_shown_with_what_it_does(database: Database, admin: Brow
         )
         make_worker(session, "gpu-silent", last_seen_at=at - timedelta(minutes=5), refused={"old": "Not shown."})
         make_worker(session, "gpu-stopped", last_seen_at=at, stopped_at=at)
+        # The refusal is its last error, too, and is not shown twice.
+        make_worker(session, "gpu-2", refused={"cut-off": "Too short."}, last_error="Too short.", last_error_at=at)
         make_worker(session, "trainer", can_sample=False, can_train=True, max_pairs=0, free_pairs=0)
         make_worker(session, "long-gone", last_seen_at=at - timedelta(days=8))
     page = admin.get("/admin/workers").text
@@ -116,10 +118,11 @@ def test_every_worker_is_shown_with_what_it_does(database: Database, admin: Brow
     assert "5 min ago" in row_of(page, "gpu-silent")
     assert "stopped" in row_of(page, "gpu-stopped")
     assert "alive trains" in row_of(page, "trainer")
-    assert "2 alive" in as_words(page)
+    assert "3 alive" in as_words(page)
     text = as_words(page)
     assert "gpu-alive refuses broken-folder : There is no chat template. now" in text
     assert "gpu-alive The app answered 503." in text
+    assert text.count("Too short.") == 1
     assert "Not shown." not in text
     assert "long-gone" not in text
     assert "1 more has not been seen for a week." in text

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from http import HTTPStatus
-from urllib.parse import quote
+from urllib.parse import quote, urlsplit
 
 import structlog
 from fastapi import FastAPI, Request, Response
@@ -57,11 +57,13 @@ def _on_app_error(request: Request, error: Exception) -> Response:
         raise error
     is_page = not request.url.path.startswith(_API_PREFIX)
     if isinstance(error, SignInRequiredError) and is_page:
-        target = f"/sign-in?next={quote(request.url.path)}"
         if is_partial(request):
-            return Response(status_code=HTTPStatus.NO_CONTENT, headers={"HX-Redirect": target})
+            # A part is no page, and may not even be there for GET: what comes after is the page that asked for it.
+            page = urlsplit(request.headers.get("HX-Current-URL", "")).path or "/"
+            headers = {"HX-Redirect": f"/sign-in?next={quote(page)}"}
+            return Response(status_code=HTTPStatus.NO_CONTENT, headers=headers)
         if request.method == "GET":
-            return RedirectResponse(target, status_code=HTTPStatus.SEE_OTHER)
+            return RedirectResponse(f"/sign-in?next={quote(request.url.path)}", status_code=HTTPStatus.SEE_OTHER)
     return _answer(request, error.status, error.code, [error.message])
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import pytest
 from fastapi.testclient import TestClient
 
 from app.accounts import service as accounts
@@ -61,3 +62,10 @@ def test_the_target_after_sign_in_stays_on_this_site(client: TestClient, sign_in
     for target in ("//evil.example", "https://evil.example", "/\\evil.example"):
         answer = client.post("/sign-in", data={"name": "Ada", "password": "correct horse battery", "next": target})
         assert answer.headers["location"] == "/"
+
+
+@pytest.mark.parametrize(("page", "after"), [("http://testserver/admin/batches?page=2", "/admin/batches"), ("", "/")])
+def test_a_part_of_a_page_leads_back_to_the_page(client: TestClient, page: str, after: str) -> None:
+    headers = {"HX-Request": "true", "HX-Request-Type": "partial", "HX-Current-URL": page}
+    answer = client.get("/admin/workers", headers=headers)
+    assert (answer.status_code, answer.headers["HX-Redirect"]) == (204, f"/sign-in?next={after}")

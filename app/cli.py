@@ -65,7 +65,7 @@ def serve(
     """Run the web app. The database must be migrated."""
     _ready_database()
     local.require_free_port(port)
-    serving.serve("app.main:create_app", host=host, port=port, processes=processes)
+    serving.serve("app.main:create_served_app", host=host, port=port, processes=processes)
 
 
 @cli.command()

@@ -201,7 +201,7 @@ def _children(settings: Settings, *, port: int, folder: Path, token_file: Path) 
     app = Child(
         name="web app",
         arguments=(
-            *(sys.executable, "-m", "uvicorn", "--factory", "app.main:create_app"),
+            *(sys.executable, "-m", "uvicorn", "--factory", "app.main:create_served_app"),
             *("--host", _HOST, "--port", str(port), "--no-access-log", "--timeout-graceful-shutdown", "5"),
         ),
         environment=environment,

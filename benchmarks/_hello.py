@@ -6,12 +6,12 @@ from fastapi import FastAPI
 from fastapi.responses import PlainTextResponse
 
 from app import serving
-from app.main import create_app as create_real_app
+from app.main import create_served_app
 
 
 def create_app() -> FastAPI:
     """The app as it is, and ``/hello``."""
-    app = create_real_app()
+    app = create_served_app()
 
     @app.get("/hello")
     def hello() -> PlainTextResponse:

@@ -11,7 +11,8 @@ from sqlalchemy.orm import Session
 
 from app.datasets import card, left_out, queries
 from app.datasets.parquet import WrittenFile, folder_writer
-from app.datasets.rows import BatchMovedError, RowReader, Survey
+from app.datasets.rows import BatchMovedError, RowReader
+from app.datasets.survey import Survey
 from app.datasets.tally import Tally
 from app.models import Batch
 from contract.dataset import CARD_FILE, FORMAT_VERSION, MANIFEST_FILE, DatasetFile, Manifest, SplitRule
@@ -57,9 +58,9 @@ class FolderMaker:
         reader = RowReader(self.session, self.batch, self.rules, self.secret, checkpoints, guidelines)
         tally = Tally()
         with folder_writer(folder, format_version=self.identity.format_version) as writer:
-            for row in reader.rows(survey.conversations, sides):
-                writer.add(row.split, row.row)
-                tally.add(row.split, row.row)
+            for split, row in reader.rows(survey.conversations, sides):
+                writer.add(split, row)
+                tally.add(split, row)
             written = writer.finish()
         for conversation_id, found in survey.conversations.items():
             if conversation_id in sides:

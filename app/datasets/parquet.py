@@ -1,17 +1,18 @@
 """Writes rows to Parquet files whose bytes depend on the rows alone."""
 
 from collections import defaultdict
-from collections.abc import Generator
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import BaseModel
 
-from contract.dataset import FORMAT_VERSION, PreferenceRow
+from contract.dataset import FORMAT_VERSION, PreferenceRow, Provenance
 from contract.vocabulary import Objective, Split
 
 ROW_GROUP_ROWS: Final = 1024
@@ -92,7 +93,7 @@ class WrittenFile:
 class _Part:
     """The files of one objective and split, of which the last one is open."""
 
-    waiting: list[dict[str, Any]] = field(default_factory=list)
+    waiting: list[Mapping[str, Any]] = field(default_factory=list)
     files: list[Path] = field(default_factory=list)
     counts: list[int] = field(default_factory=list)
     writer: pq.ParquetWriter | None = None
@@ -109,12 +110,13 @@ class FolderWriter:
         self._rows_per_file = rows_per_file
         self._parts: dict[tuple[Objective, Split], _Part] = defaultdict(_Part)
 
-    def add(self, split: Split, row: PreferenceRow) -> None:
-        """Take a row. At most one row group of each part is in memory."""
-        part = self._parts[row.objective, split]
-        part.waiting.append(row.model_dump(mode="json"))
+    def add(self, split: Split, row: Mapping[str, Any]) -> None:
+        """Take a row of plain values. At most one row group of each part is in memory."""
+        objective = Objective(row["objective"])
+        part = self._parts[objective, split]
+        part.waiting.append(row)
         if len(part.waiting) == ROW_GROUP_ROWS:
-            self._write_row_group(part, row.objective, split)
+            self._write_row_group(part, objective, split)
 
     def finish(self) -> list[WrittenFile]:
         """Write what is left, and name the files now that their number is known."""
@@ -145,9 +147,30 @@ class FolderWriter:
             part.files.append(path)
             part.counts.append(0)
         table = pa.Table.from_pylist(part.waiting, schema=self._schema)
+        _require_values(table)
         part.writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
         part.counts[-1] += len(part.waiting)
         part.waiting.clear()
+
+
+def _required(row: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """The columns in which the contract allows no empty value, as Arrow names them when structs are flattened."""
+    for name, described in row.model_fields.items():
+        if described.annotation is Provenance:
+            yield from _required(Provenance, f"{name}.")
+        elif described.is_required() and type(None) not in get_args(described.annotation):
+            yield prefix + name
+
+
+_REQUIRED: Final = frozenset(_required(PreferenceRow))
+
+
+def _require_values(table: pa.Table) -> None:
+    flat = table.flatten()
+    for name in flat.column_names:
+        if name in _REQUIRED and flat[name].null_count:
+            msg = f"{name}: a row of the dataset has no value in it, and the format wants one."
+            raise ValueError(msg)
 
 
 def _close(part: _Part) -> None:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import islice
-from typing import TypeVar
+from typing import NamedTuple, TypeVar
 from uuid import UUID
 
 from sqlalchemy import insert, select, update
@@ -25,7 +25,16 @@ from app.models import (
     SplitPrompt,
     Verdict,
 )
-from contract.vocabulary import FinishReason, Generation, Objective, Side, Split, Strength
+from contract.vocabulary import (
+    AttackVector,
+    FinishReason,
+    Generation,
+    Objective,
+    RiskCategory,
+    Side,
+    Split,
+    Strength,
+)
 
 # Below the number of parameters that both databases take in one statement.
 _CHUNK = 5000
@@ -48,11 +57,16 @@ class Surveyed:
     verdict: Verdict | None
 
 
-@dataclass(frozen=True, slots=True)
-class Annotated:
+class Annotated(NamedTuple):
     """One judged comparison, with its primary annotation."""
 
-    comparison: Comparison
+    comparison_id: UUID
+    conversation_id: UUID
+    objective: Objective
+    turn: int
+    prompt: str
+    risk_category: RiskCategory | None
+    attack_vector: AttackVector | None
     annotator_id: UUID
     chosen_response_id: UUID
     guideline_id: UUID
@@ -66,8 +80,7 @@ class Annotated:
     source: PromptSource
 
 
-@dataclass(frozen=True, slots=True)
-class Sampled:
+class Sampled(NamedTuple):
     """One finished response, without its tokens."""
 
     id: UUID
@@ -189,7 +202,13 @@ def annotated(session: Session, conversation_ids: Sequence[UUID]) -> list[Annota
     """The judged comparisons of some conversations, by conversation and turn."""
     rows = session.execute(
         select(
-            Comparison,
+            Comparison.id,
+            Comparison.conversation_id,
+            Comparison.objective,
+            Comparison.turn,
+            Comparison.prompt,
+            Comparison.risk_category,
+            Comparison.attack_vector,
             Annotation.annotator_id,
             Annotation.chosen_response_id,
             Annotation.guideline_id,
@@ -207,31 +226,18 @@ def annotated(session: Session, conversation_ids: Sequence[UUID]) -> list[Annota
         .where(Comparison.conversation_id.in_(conversation_ids))
         .order_by(Comparison.conversation_id, Comparison.turn)
     )
-    return [Annotated(*values) for values in map(tuple, rows)]
+    return [Annotated._make(row) for row in rows]
 
 
-def responses(session: Session, comparison_ids: Sequence[UUID]) -> list[Sampled]:
+def responses(session: Session, comparison_ids: Sequence[UUID]) -> Iterator[Sampled]:
     """The finished responses of some comparisons."""
-    rows = session.execute(
-        select(
-            Response.id,
-            Response.comparison_id,
-            Response.side,
-            Response.checkpoint_id,
-            Response.generation,
-            Response.temperature,
-            Response.top_p,
-            Response.top_k,
-            Response.seed,
-            Response.max_new_tokens,
-            Response.text,
-            Response.prompt_tokens,
-            Response.completion_tokens,
-            Response.finish_reason,
-            Response.engine,
-        ).where(Response.comparison_id.in_(comparison_ids), Response.finish_reason.is_not(None))
-    )
-    return [Sampled(**row) for row in rows.mappings()]
+    for chunk in chunks(comparison_ids):
+        rows = session.execute(
+            select(*(getattr(Response, name) for name in Sampled._fields)).where(
+                Response.comparison_id.in_(chunk), Response.finish_reason.is_not(None)
+            )
+        )
+        yield from map(Sampled._make, rows)
 
 
 def other_choices(session: Session, comparison_ids: Sequence[UUID]) -> list[tuple[UUID, UUID, UUID]]:

@@ -8,7 +8,8 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.datasets import left_out, parquet, queries, rows, split, store
+from app.datasets import left_out, parquet, queries, split, store
+from app.datasets import survey as surveying
 from app.datasets.folder import FolderMaker, Identity, split_rule
 from app.datasets.verify import verify_folder
 from app.errors import ConflictError, NotFoundError
@@ -43,7 +44,7 @@ def freeze(session: Session, batch: Batch, settings: Settings) -> PreferenceData
         frozen_at=batch.frozen_at or now(),
     )
     rules = _rules(batch, queries.excluded_annotators(session))
-    survey = rows.survey(session, batch, rules)
+    survey = surveying.survey(session, batch, rules)
     sides = _draw_and_note(session, batch, survey)
     maker = FolderMaker(session, batch, identity, rules, settings.pseudonym_secret.get_secret_value())
     target = settings.datasets_root / identity.name
@@ -170,7 +171,7 @@ def recreate(session: Session, dataset: PreferenceDataset, target: Path, setting
         frozen_at=dataset.frozen_at,
         format_version=manifest.format_version,
     )
-    survey = rows.survey(session, batch, rules)
+    survey = surveying.survey(session, batch, rules)
     sides = queries.splits(session, batch.id)
     maker = FolderMaker(session, batch, identity, rules, settings.pseudonym_secret.get_secret_value())
     with store.draft_folder(target) as draft:
@@ -192,7 +193,7 @@ def _rules(batch: Batch, excluded: Iterable[UUID]) -> left_out.Rules:
     return left_out.Rules(excluded=frozenset(excluded), is_review_complete=batch.review_share >= 1)
 
 
-def _draw_and_note(session: Session, batch: Batch, survey: rows.Survey) -> dict[UUID, Split]:
+def _draw_and_note(session: Session, batch: Batch, survey: surveying.Survey) -> dict[UUID, Split]:
     """Draw the split, and settle it for these conversations and prompts for ever."""
     candidates = list(survey.candidates())
     settled = queries.settled_prompts(session, {prompt for candidate in candidates for prompt in candidate.prompts})

@@ -2,12 +2,13 @@
 
 import hashlib
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import product
+from typing import Any
 
 from app.models import Checkpoint, Guideline
-from contract.dataset import CheckpointEntry, GuidelineEntry, PreferenceRow, RowCounts
+from contract.dataset import CheckpointEntry, GuidelineEntry, RowCounts
 from contract.vocabulary import Objective, SafetyBin, Split, Strength
 
 
@@ -28,16 +29,16 @@ class Part:
     example_tokens: int = 0
     """Whole context and one response, over both responses of each row."""
 
-    def add(self, row: PreferenceRow) -> None:
-        """Count a row."""
+    def add(self, row: Mapping[str, Any]) -> None:
+        """Count a row of plain values."""
         self.rows += 1
-        self.by_strength[row.strength] += 1
-        if row.safety_bin is not None:
-            self.by_safety_bin[row.safety_bin] += 1
-        self.prompt_characters += len(row.prompt[-1].content)
-        for made in (row.chosen_provenance, row.rejected_provenance):
-            self.response_tokens += made.tokens
-            self.example_tokens += made.prompt_tokens + made.tokens
+        self.by_strength[row["strength"]] += 1
+        if row["safety_bin"] is not None:
+            self.by_safety_bin[row["safety_bin"]] += 1
+        self.prompt_characters += len(row["prompt"][-1]["content"])
+        for made in (row["chosen_provenance"], row["rejected_provenance"]):
+            self.response_tokens += made["tokens"]
+            self.example_tokens += made["prompt_tokens"] + made["tokens"]
 
     def add_conversation(self, last_turn: int) -> None:
         """Count a conversation whose rows are all counted."""
@@ -72,12 +73,15 @@ class Tally:
         """All rows."""
         return sum(part.rows for part in self.parts.values())
 
-    def add(self, split: Split, row: PreferenceRow) -> None:
-        """Count a row."""
-        self.parts.setdefault((row.objective, split), Part()).add(row)
-        self.responses[row.chosen_provenance.checkpoint_digest] += 1
-        self.responses[row.rejected_provenance.checkpoint_digest] += 1
-        self.annotations[row.objective, row.guideline_version] += 1
+    def add(self, split: Split, row: Mapping[str, Any]) -> None:
+        """Count a row of plain values."""
+        objective = row["objective"]
+        if (objective, split) not in self.parts:
+            self.parts[objective, split] = Part()
+        self.parts[objective, split].add(row)
+        self.responses[row["chosen_provenance"]["checkpoint_digest"]] += 1
+        self.responses[row["rejected_provenance"]["checkpoint_digest"]] += 1
+        self.annotations[objective, row["guideline_version"]] += 1
 
     def add_conversation(self, objective: Objective, split: Split, last_turn: int) -> None:
         """Count a conversation."""

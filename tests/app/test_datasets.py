@@ -18,9 +18,9 @@ from app.datasets import queries
 from app.datasets import service as datasets
 from app.datasets.folder import FolderMaker, Identity
 from app.datasets.parquet import ROW_GROUP_ROWS, SCHEMA, FolderWriter
-from app.datasets.rows import survey as survey_batch
 from app.datasets.service import NotReproducibleError
 from app.datasets.store import TargetTakenError
+from app.datasets.survey import survey as survey_batch
 from app.datasets.verify import verify_folder
 from app.models import (
     Annotation,
@@ -536,7 +536,7 @@ def test_a_large_part_is_cut_into_files_and_row_groups(tmp_path: Path, sqlite_se
     del row["split"]
     writer = FolderWriter(tmp_path, rows_per_file=2 * ROW_GROUP_ROWS)
     for _ in range(2 * ROW_GROUP_ROWS + 5):
-        writer.add(Split.TRAIN, PreferenceRow.model_validate(row))
+        writer.add(Split.TRAIN, row)
     written = writer.finish()
     assert [(file.path.name, file.rows) for file in written] == [
         ("train-00000-of-00002.parquet", 2 * ROW_GROUP_ROWS),

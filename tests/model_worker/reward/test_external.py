@@ -7,9 +7,10 @@ from typing import Any
 
 import pytest
 
+from contract.external import parse_hh
 from contract.vocabulary import Role, Strength
 from model_worker.errors import DatasetError
-from model_worker.reward.external import load_external_dataset, parse_hh
+from model_worker.reward.external import load_external_dataset
 
 HERE = Path(__file__).parent
 HH_SAMPLE = HERE.parents[3] / "shared" / "data" / "hh-harmless-1200.jsonl.gz"
@@ -73,7 +74,7 @@ def test_conversational_rows_with_and_without_a_prompt(tmp_path: Path) -> None:
     ("row", "complaint"),
     [
         ({"chosen": "\n\nHuman: a\n\nAssistant: b"}, "line 2: rejected: Field required"),
-        ({"chosen": 3, "rejected": "x"}, "line 2: chosen.str: "),
+        ({"chosen": 3, "rejected": "x"}, "line 2: chosen: Should be text"),
         (["chosen"], "line 2 must be a JSON object"),
     ],
     ids=["missing", "type", "list"],

@@ -1,6 +1,7 @@
 """The ``preferably`` command: set up, run, invite, register checkpoints, export datasets, simulate."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -85,11 +86,15 @@ def invite(
 def token(
     name: Annotated[str, typer.Argument(help="What the token is for.")],
     scope: Annotated[TokenScope, typer.Option(help="What it may do.")],
+    days: Annotated[
+        int | None, typer.Option(min=1, max=3650, help="For how long it is valid; otherwise until it is revoked.")
+    ] = None,
 ) -> None:
     """Print a new API token; it is shown only now."""
     _, database = _ready_database()
     with database.write() as session:
-        _CONSOLE.print(accounts.create_api_token(session, name, scope))
+        expires_in = timedelta(days=days) if days is not None else None
+        _CONSOLE.print(accounts.create_api_token(session, name, scope, expires_in=expires_in))
 
 
 @cli.command()

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from enum import StrEnum
 from typing import Literal
 
@@ -11,6 +12,21 @@ from contract.base import Contract
 from contract.vocabulary import MarginScheme, Objective, SafetyBin, Split, Strength
 
 SET_FORMAT_VERSION = 1
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def set_name(name: str) -> str:
+    """A name that training sets and external datasets can have: it is also that of a folder.
+
+    Raises:
+        ValueError: It cannot be one.
+
+    """
+    if _NAME.fullmatch(name) is None:
+        msg = "use up to 100 letters, digits, dots, dashes and underscores; start with a letter or digit"
+        raise ValueError(msg)
+    return name
 
 
 class MemberKind(StrEnum):

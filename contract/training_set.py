@@ -55,15 +55,25 @@ class SetFilter(Contract):
     strengths: tuple[Strength, ...] = ()
     """Llama 3 trained on the two strongest only."""
     safety_bins: tuple[SafetyBin, ...] = ()
-    """Rows without a safety bin, such as all for helpfulness, are always kept."""
+    """Rows without a safety bin, such as all for helpfulness, are always kept. Rows of which the chosen response alone
+    is unsafe are never: Llama 2 leaves them out (section 3.2.1)."""
     keeps_unrated: bool = True
     """Whether rows without a strength, which only external datasets have, are kept."""
 
     @field_validator("objectives", "strengths", "safety_bins")
     @classmethod
-    def _in_one_order(cls, kept: tuple[StrEnum, ...]) -> tuple[StrEnum, ...]:
-        """The same choice is written in the same way, whatever order it was made in."""
-        return tuple(sorted(set(kept)))
+    def _in_one_way(cls, kept: tuple[StrEnum, ...]) -> tuple[StrEnum, ...]:
+        """The same choice is written in the same way, whatever order it was made in; all there are is no choice."""
+        there_are = {one for member in kept[:1] for one in type(member) if getattr(one, "is_exported", True)}
+        return () if there_are and set(kept) >= there_are else tuple(sorted(set(kept)))
+
+    @field_validator("safety_bins")
+    @classmethod
+    def _only_exported(cls, kept: tuple[SafetyBin, ...]) -> tuple[SafetyBin, ...]:
+        if any(not label.is_exported for label in kept):
+            msg = f"{SafetyBin.CHOSEN_UNSAFE_REJECTED_SAFE} is never kept"
+            raise ValueError(msg)
+        return kept
 
 
 class SetDefinition(Contract):

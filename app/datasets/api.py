@@ -1,151 +1,47 @@
-"""What the documentation of the API for trainers shares: examples, and how every failure is answered."""
+"""What the API for trainers answers: entries, files, and every failure, as its documentation says it."""
 
 from collections.abc import Mapping
+from datetime import datetime
 from http import HTTPStatus
 from typing import Any
 
-from pydantic import BaseModel
+from pydantic import BaseModel, ConfigDict
 
+from app.datasets import api_examples
+from app.models import Batch, PreferenceDataset
 from contract.sampling import ErrorBody
 
-SHA256 = "9f86d081884c7d659a2feaa0c55ad015a3bf4f1b2b0b822cd15d6c15b0f00a08"
 
-DATASET_ENTRY = {
-    "name": "batch-001",
-    "version": 1,
-    "batch": 1,
-    "rows": 1240,
-    "frozen_at": "2026-11-30T08:00:00Z",
-    "manifest_sha256": SHA256,
-}
-MANIFEST = {
-    "format_version": 3,
-    "name": "batch-001",
-    "version": 1,
-    "parent": None,
-    "batches": [1],
-    "frozen_at": "2026-11-30T08:00:00Z",
-    "margin_scheme": "small",
-    "split_rule": {
-        "unit": "conversation",
-        "equal_prompts": "same side, across all batches",
-        "held_out_share": 0.1,
-        "held_out_max": 1000,
-        "seed": 1,
-    },
-    "comparisons": 1300,
-    "rows": 1240,
-    "counts": [
-        {
-            "objective": "helpfulness",
-            "split": "train",
-            "rows": 1240,
-            "conversations": 410,
-            "by_strength": {
-                "significantly_better": 200,
-                "better": 400,
-                "slightly_better": 400,
-                "negligibly_better_or_unsure": 240,
-            },
-            "by_safety_bin": {},
-        }
-    ],
-    "left_out": {"skipped": 60},
-    "checkpoints": [
-        {
-            "name": "chat-1",
-            "digest": SHA256,
-            "tokenizer_digest": SHA256,
-            "template_digest": SHA256,
-            "responses": 2480,
-        }
-    ],
-    "guidelines": [{"objective": "helpfulness", "version": 1, "sha256": SHA256, "annotations": 1240}],
-    "files": [
-        {
-            "path": "helpfulness/train-00000-of-00001.parquet",
-            "objective": "helpfulness",
-            "split": "train",
-            "rows": 1240,
-            "bytes": 731022,
-            "sha256": SHA256,
-        }
-    ],
-}
-EXTERNAL_ENTRY = {
-    "name": "hh-harmless",
-    "rows": 1194,
-    "objective": "safety",
-    "licence": "MIT",
-    "source_format": "jsonl",
-    "source_sha256": SHA256,
-    "created_at": "2026-11-30T08:00:00Z",
-    "manifest_sha256": SHA256,
-}
-EXTERNAL_MANIFEST = {
-    "kind": "external",
-    "format_version": 1,
-    "name": "hh-harmless",
-    "source_file": "harmless-base.jsonl.gz",
-    "source_sha256": SHA256,
-    "source_format": "jsonl",
-    "forms": {"hh": 1194},
-    "objective": "safety",
-    "licence": "MIT",
-    "source": "https://github.com/anthropics/hh-rlhf",
-    "rows": 1194,
-    "duplicates": 0,
-    "left_out": {"empty message": 4},
-    "imported_at": "2026-11-30T08:00:00Z",
-    "files": [{"path": "data-00000-of-00001.parquet", "rows": 1194, "bytes": 420311, "sha256": SHA256}],
-}
-SET_DEFINITION = {
-    "format_version": 1,
-    "members": [
-        {"kind": "frozen", "name": "batch-001", "manifest_sha256": SHA256},
-        {"kind": "external", "name": "hh-harmless", "manifest_sha256": SHA256},
-    ],
-    "margin_scheme": "small",
-    "keep": {
-        "objectives": [],
-        "strengths": ["better", "significantly_better"],
-        "safety_bins": [],
-        "keeps_unrated": True,
-    },
-}
-SET_DESCRIPTION = {
-    "name": "two-strongest",
-    "digest": SHA256,
-    "definition": SET_DEFINITION,
-    "counts": [
-        {
-            "member": "batch-001",
-            "train": 600,
-            "test": 0,
-            "filtered": 640,
-            "held_out_elsewhere": 0,
-            "by_strength": {"significantly_better": 200, "better": 400},
-        },
-        {
-            "member": "hh-harmless",
-            "train": 1192,
-            "test": 0,
-            "filtered": 0,
-            "held_out_elsewhere": 2,
-            "by_strength": {},
-        },
-    ],
-    "created_at": "2026-11-30T09:00:00Z",
-}
-SET_WANTED = {
-    "name": "two-strongest",
-    "frozen": ["batch-001"],
-    "external": ["hh-harmless"],
-    "margin_scheme": "small",
-    "keep": {"strengths": ["significantly_better", "better"]},
-}
+class DatasetEntry(BaseModel):
+    """A frozen dataset in the list of the API."""
 
-_ERRORS = {
+    model_config = ConfigDict(
+        use_attribute_docstrings=True, json_schema_extra={"examples": [api_examples.DATASET_ENTRY]}
+    )
+
+    name: str
+    version: int
+    batch: int
+    """The batch's number."""
+    rows: int
+    frozen_at: datetime
+    manifest_sha256: str
+    """The digest that names exactly this dataset."""
+
+    @classmethod
+    def of(cls, dataset: PreferenceDataset, batch: Batch) -> "DatasetEntry":
+        """The entry of a dataset."""
+        return cls(
+            name=dataset.name,
+            version=dataset.version,
+            batch=batch.number,
+            rows=dataset.rows,
+            frozen_at=dataset.frozen_at,
+            manifest_sha256=dataset.manifest_sha256,
+        )
+
+
+_ERRORS: dict[HTTPStatus, tuple[str, str]] = {
     HTTPStatus.UNAUTHORIZED: ("The API token is missing, unknown, revoked or expired.", "bad_token"),
     HTTPStatus.FORBIDDEN: ("The API token has another scope.", "wrong_scope"),
     HTTPStatus.NOT_FOUND: ("There is nothing of this name, or no such file.", "not_found"),
@@ -165,18 +61,23 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
     found: dict[int | str, dict[str, Any]] = {}
     for status in statuses:
         description, code = _ERRORS[HTTPStatus(status)]
-        example = {"error": {"code": code, "message": description}}
+        body = {"error": {"code": code, "message": description}}
         found[status] = {
             "model": ApiError,
             "description": description,
-            "content": {"application/json": {"example": example}},
+            "content": {"application/json": {"example": body}},
         }
     return found
 
 
-def manifest_responses(model: type[BaseModel], example: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
+def example(status: int, content: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
+    """A success, with an example of its body."""
+    return {status: {"content": {"application/json": {"example": content}}}}
+
+
+def manifest_responses(model: type[BaseModel], shown: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
     """A manifest as a file; its description is that of its model."""
-    content = {"application/json": {"example": example}}
+    content = {"application/json": {"example": shown}}
     return {200: {"model": model, "description": "The manifest, byte for byte.", "content": content}}
 
 

@@ -1,6 +1,5 @@
 """The pages through which external datasets are imported, and the API through which programs fetch them."""
 
-from datetime import datetime
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
@@ -8,21 +7,21 @@ from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
-from pydantic import BaseModel, ConfigDict
 from starlette.datastructures import FormData, UploadFile
 
 from app.accounts.forms import ProtectedForm
 from app.database import DatabaseDep, SessionDep
-from app.datasets.api import EXTERNAL_ENTRY, EXTERNAL_MANIFEST, FILE_RESPONSES, errors, manifest_responses
+from app.datasets import api_examples
+from app.datasets.api import FILE_RESPONSES, errors, manifest_responses
 from app.external import pages, service
+from app.external.api import ExternalEntry
 from app.external.drafts import Wanted
 from app.settings import Settings
 from app.web.access import TRAINERS, DatasetTokenDep, TrainerDep
 from app.web.fields import read_fields
 from app.web.templating import render
 from contract.dataset import MANIFEST_FILE
-from contract.external import ExternalManifest, FileFormat
-from contract.vocabulary import Objective
+from contract.external import ExternalManifest
 
 router = APIRouter()
 
@@ -30,24 +29,6 @@ _UPLOAD_BYTES = 4 * 1024**3
 _ROWS_SHOWN = 20
 _FIELDS = ("name", "objective", "licence", "source")
 _PARQUET = "application/vnd.apache.parquet"
-
-
-class ExternalEntry(BaseModel):
-    """An external dataset in the list of the API."""
-
-    model_config = ConfigDict(use_attribute_docstrings=True, json_schema_extra={"examples": [EXTERNAL_ENTRY]})
-
-    name: str
-    rows: int
-    objective: Objective | None
-    """What its authors judged; null where that is unknown or mixed."""
-    licence: str
-    source_format: FileFormat
-    source_sha256: str
-    """Of the imported file, byte for byte."""
-    created_at: datetime
-    manifest_sha256: str
-    """The digest that names exactly this dataset."""
 
 
 async def _form_of(request: Request) -> FormData:
@@ -135,19 +116,7 @@ def file_page(request: Request, session: SessionDep, _visitor: TrainerDep, name:
 )
 def list_external(session: SessionDep, _token: DatasetTokenDep) -> list[ExternalEntry]:
     """All preference data that was collected elsewhere and imported, by name."""
-    return [
-        ExternalEntry(
-            name=dataset.name,
-            rows=dataset.rows,
-            objective=dataset.objective,
-            licence=dataset.licence,
-            source_format=dataset.source_format,
-            source_sha256=dataset.source_sha256,
-            created_at=dataset.created_at,
-            manifest_sha256=dataset.manifest_sha256,
-        )
-        for dataset in service.all_datasets(session)
-    ]
+    return [ExternalEntry.of(dataset) for dataset in service.all_datasets(session)]
 
 
 @router.get(
@@ -155,7 +124,7 @@ def list_external(session: SessionDep, _token: DatasetTokenDep) -> list[External
     tags=["external datasets"],
     summary="Describe an external dataset",
     response_class=FileResponse,
-    responses=manifest_responses(ExternalManifest, EXTERNAL_MANIFEST) | errors(401, 403, 404),
+    responses=manifest_responses(ExternalManifest, api_examples.EXTERNAL_MANIFEST) | errors(401, 403, 404),
 )
 def get_external(request: Request, session: SessionDep, _token: DatasetTokenDep, name: str) -> FileResponse:
     """The manifest of an external dataset, byte for byte: its sha256 is the dataset's digest."""

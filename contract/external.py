@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Annotated, Any, Literal
 
-from pydantic import AwareDatetime, BaseModel, Discriminator, Field, Tag, ValidationError
+from pydantic import AfterValidator, AwareDatetime, BaseModel, Discriminator, Field, Tag, ValidationError
 
 from contract.base import Contract
 from contract.conversation import Message
@@ -74,6 +74,17 @@ def _kind(value: object) -> str | None:
     return "messages" if isinstance(value, list | tuple) else None
 
 
+def _as_utf8(side: str | tuple[Message, ...]) -> str | tuple[Message, ...]:
+    """JSON can say half of a character (a lone surrogate), which no file can store."""
+    for text in (side,) if isinstance(side, str) else (message.content for message in side):
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            msg = "holds half of a character, a lone surrogate"
+            raise ValueError(msg) from None
+    return side
+
+
 _Side = Annotated[
     Annotated[str, Tag("text")] | Annotated[tuple[Message, ...], Tag("messages")],
     Discriminator(
@@ -81,6 +92,7 @@ _Side = Annotated[
         custom_error_type="text_or_messages",
         custom_error_message="Should be text, or a list of messages with role and content",
     ),
+    AfterValidator(_as_utf8),
 ]
 
 

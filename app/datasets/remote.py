@@ -149,7 +149,8 @@ class Remote:
             if had and not is_rest:
                 # A server or proxy that knows no ranges sends all of it again.
                 _start_over(part, on_bytes)
-            with part.open("ab") as stream:
+            # Without a buffer, what came before the process was killed is on disk.
+            with part.open("ab", buffering=0) as stream:
                 for chunk in answer.iter_raw():
                     stream.write(chunk)
                     on_bytes(len(chunk))

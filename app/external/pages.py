@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from app.external.drafts import Draft
+from app.external.drafts import Draft, Wanted
 from app.models import ExternalDataset
 from app.web.templating import Page
 from contract.external import ExternalManifest, RowForm
@@ -24,7 +24,7 @@ class ExternalPage(Page):
 
     title: str = "External datasets"
     datasets: list[ExternalDataset]
-    typed: Mapping[str, Any] = field(default_factory=dict)
+    typed: Mapping[str, Any] = field(default_factory=lambda: dict.fromkeys(Wanted.model_fields, ""))
     problems: dict[str, str] = field(default_factory=dict)
     objectives: list[tuple[str, str]] = field(
         default_factory=lambda: [("", "unknown or mixed"), *((str(one), str(one)) for one in Objective)]

@@ -1,11 +1,13 @@
 """The pages through which external datasets are imported, and the API through which programs fetch them."""
 
+from collections.abc import AsyncGenerator
 from http import HTTPStatus
 from pathlib import Path
 from typing import Annotated
 from uuid import UUID
 
 from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi.concurrency import run_in_threadpool
 from fastapi.responses import FileResponse, HTMLResponse, RedirectResponse
 from starlette.datastructures import FormData, UploadFile
 
@@ -27,8 +29,16 @@ router = APIRouter()
 
 _UPLOAD_BYTES = 4 * 1024**3
 _ROWS_SHOWN = 20
-_FIELDS = ("name", "objective", "licence", "source")
 _PARQUET = "application/vnd.apache.parquet"
+
+
+async def _only_for_trainers(request: Request) -> AsyncGenerator[None]:
+    """Refuse a large upload from anybody else before it is read, and remove what was read of it in the end."""
+    await run_in_threadpool(TRAINERS.before_body, request)
+    try:
+        yield
+    finally:
+        await request.close()
 
 
 async def _form_of(request: Request) -> FormData:
@@ -43,13 +53,13 @@ def external_page(request: Request, session: SessionDep, _visitor: TrainerDep) -
     return render(request, "external/list.html", page)
 
 
-@router.post("/datasets/external", dependencies=[Depends(TRAINERS.before_body)], max_body_size=_UPLOAD_BYTES)
+@router.post("/datasets/external", dependencies=[Depends(_only_for_trainers)], max_body_size=_UPLOAD_BYTES)
 def check_upload(
     request: Request, database: DatabaseDep, _visitor: TrainerDep, form: Annotated[FormData, Depends(_form_of)]
 ) -> Response:
     """Check a file and show what it holds; nothing is imported yet."""
     settings = _settings(request)
-    typed = {name: form.get(name, "") for name in _FIELDS}
+    typed = {name: form.get(name, "") for name in Wanted.model_fields}
     wanted, problems = read_fields(Wanted, typed)
     file = form.get("file")
     if not isinstance(file, UploadFile) or not file.filename:

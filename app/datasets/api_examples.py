@@ -14,9 +14,9 @@ DATASET_ENTRY: dict[str, Any] = {
 }
 MANIFEST: dict[str, Any] = {
     "format_version": 3,
-    "name": "batch-001",
-    "version": 1,
-    "parent": None,
+    "name": "batch-001-v2",
+    "version": 2,
+    "parent": "batch-001",
     "batches": [1],
     "frozen_at": "2026-11-30T08:00:00Z",
     "margin_scheme": "small",

@@ -18,6 +18,7 @@ from app.datasets.console import (
     byte_progress,
     installation,
     remote_of,
+    show,
     warn,
 )
 from app.datasets.remote import Remote
@@ -37,7 +38,7 @@ def list_datasets(url: UrlOption = None, token_file: TokenFileOption = None) -> 
     for entry in _entries_here() if remote is None else remote.parsed(list[DatasetEntry], download.FROZEN):
         moment = f"{entry.frozen_at:%Y-%m-%d %H:%M}"
         table.add_row(entry.name, str(entry.batch), f"{entry.rows:,}", moment, entry.manifest_sha256)
-    OUT.print(table)
+    show(table)
 
 
 @commands.command()
@@ -54,7 +55,7 @@ def describe(
     else:
         manifest, _ = download.frozen(remote, name)
     for table in _tables(manifest):
-        OUT.print(table)
+        show(table)
 
 
 @commands.command()

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from app.database import Database, connect, require_current_schema
 from app.datasets.remote import Remote
@@ -17,6 +18,7 @@ from contract.errors import ContractError
 OUT = Console(soft_wrap=True, highlight=False, markup=False)
 ERR = Console(stderr=True, soft_wrap=True, highlight=False, markup=False)
 
+_WIDEST = 1000
 UrlOption = Annotated[str | None, typer.Option(help="Ask the installation at this address instead of this machine's.")]
 TokenFileOption = Annotated[
     Path | None, typer.Option(help="A file with an API token of the scope datasets; goes with --url.")
@@ -43,6 +45,12 @@ def remote_of(url: str | None, token_file: Path | None) -> Remote | None:
         msg = f"--token-file: there is no file {token_file}."
         raise UsageError(msg)
     return Remote(url, token_file.read_text(encoding="utf-8").strip(), say=warn)
+
+
+def show(table: Table) -> None:
+    """Print a table as wide as it is: a digest that is broken into lines cannot be copied."""
+    width = OUT.measure(table, options=OUT.options.update(width=_WIDEST)).maximum
+    Console(width=width, highlight=False, markup=False).print(table)
 
 
 def warn(message: str) -> None:

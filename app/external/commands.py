@@ -7,7 +7,17 @@ import typer
 from pydantic import ValidationError
 from rich.table import Table
 
-from app.datasets.console import ERR, OUT, TokenFileOption, UrlOption, UsageError, installation, remote_of, row_progress
+from app.datasets.console import (
+    ERR,
+    OUT,
+    TokenFileOption,
+    UrlOption,
+    UsageError,
+    installation,
+    remote_of,
+    row_progress,
+    show,
+)
 from app.datasets.download import EXTERNAL
 from app.external import service
 from app.external.api import ExternalEntry
@@ -62,7 +72,7 @@ def list_external(url: UrlOption = None, token_file: TokenFileOption = None) -> 
         table.add_row(
             entry.name, entry.objective or "unknown", f"{entry.rows:,}", entry.licence or "-", entry.manifest_sha256
         )
-    OUT.print(table)
+    show(table)
 
 
 def _report(draft: Draft) -> None:

@@ -17,6 +17,7 @@ from app.datasets.console import (
     installation,
     remote_of,
     row_progress,
+    show,
 )
 from app.datasets.remote import DownloadError, Remote
 from app.training_sets import service
@@ -38,7 +39,7 @@ def list_sets(url: UrlOption = None, token_file: TokenFileOption = None) -> None
     table = Table("name", "train", "test", "datasets", "digest")
     for entry in entries:
         table.add_row(entry.name, f"{entry.train:,}", f"{entry.test:,}", ", ".join(entry.members), entry.digest)
-    OUT.print(table)
+    show(table)
 
 
 def download_set(

@@ -76,6 +76,7 @@ def test_the_form_says_for_how_long(database: Database, sign_in: Callable[..., B
     assert timedelta(days=29) < found["t30"].expires_at - now() < timedelta(days=31)
 
 
+@pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)
 def test_the_command_makes_tokens_that_expire(
     settings: Settings, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

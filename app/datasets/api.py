@@ -45,7 +45,7 @@ _ERRORS: dict[HTTPStatus, tuple[str, str]] = {
     HTTPStatus.UNAUTHORIZED: ("The API token is missing, unknown, revoked or expired.", "bad_token"),
     HTTPStatus.FORBIDDEN: ("The API token has another scope.", "wrong_scope"),
     HTTPStatus.NOT_FOUND: ("There is nothing of this name, or no such file.", "not_found"),
-    HTTPStatus.CONFLICT: ("The name is taken, or a named dataset is another one by now.", "conflict"),
+    HTTPStatus.CONFLICT: ("The name is taken: what a name means never changes.", "conflict"),
     HTTPStatus.UNPROCESSABLE_ENTITY: ("A field makes no sense; the message names it.", "invalid_input"),
 }
 
@@ -72,7 +72,9 @@ def errors(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def example(status: int, content: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
     """A success, with an example of its body."""
-    return {status: {"content": {"application/json": {"example": content}}}}
+    return {
+        status: {"description": "The training set as it is.", "content": {"application/json": {"example": content}}}
+    }
 
 
 def manifest_responses(model: type[BaseModel], shown: Mapping[str, Any]) -> dict[int | str, dict[str, Any]]:
@@ -92,7 +94,7 @@ FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
         },
     },
     206: {
-        "description": "A part of it, where the request has a header such as `Range: bytes=1048576-`.",
+        "description": "A part of it, where the request has a header such as Range: bytes=1048576-.",
         "content": {"application/vnd.apache.parquet": _BYTES},
     },
     416: {"description": "The range begins behind the end of the file."},

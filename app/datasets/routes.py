@@ -61,7 +61,13 @@ def file_page(request: Request, session: SessionDep, _visitor: TrainerDep, name:
     return _send(service.file_of(service.get(session, name), path, _settings(request)), name)
 
 
-@router.get("/api/v1/datasets", tags=["datasets"], summary="List the frozen datasets", responses=errors(401, 403))
+@router.get(
+    "/api/v1/datasets",
+    tags=["datasets"],
+    summary="List the frozen datasets",
+    response_description="The list.",
+    responses=errors(401, 403),
+)
 def list_datasets(session: SessionDep, _token: DatasetTokenDep) -> list[DatasetEntry]:
     """All frozen datasets, the newest batch first."""
     return [DatasetEntry.of(dataset, batch) for dataset, batch in service.all_datasets(session)]

@@ -122,6 +122,7 @@ def file_page(request: Request, session: SessionDep, _visitor: TrainerDep, name:
     "/api/v1/external-datasets",
     tags=["external datasets"],
     summary="List the external datasets",
+    response_description="The list.",
     responses=errors(401, 403),
 )
 def list_external(session: SessionDep, _token: DatasetTokenDep) -> list[ExternalEntry]:

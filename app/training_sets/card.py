@@ -1,6 +1,7 @@
 """Writes the card of a training set: what Hugging Face's loader reads, and what people want to know."""
 
 from collections.abc import Iterator
+from enum import StrEnum
 
 from contract.training_set import SetFilter, SetManifest
 from contract.vocabulary import MARGINS, Split, Strength
@@ -38,8 +39,9 @@ def render(manifest: SetManifest) -> str:
 def in_words(keep: SetFilter) -> list[str]:
     """What a filter keeps, a sentence for each kind of label."""
 
-    def named(values: tuple[str, ...]) -> str:
-        return ", ".join(value.replace("_", " ") for value in values) or "all"
+    def named(values: tuple[StrEnum, ...]) -> str:
+        in_order = sorted(values, key=lambda value: [*type(value)].index(value))
+        return ", ".join(value.replace("_", " ") for value in in_order) or "all"
 
     unrated = "kept" if keep.keeps_unrated else "left out"
     return [

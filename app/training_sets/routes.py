@@ -51,7 +51,11 @@ def set_page(request: Request, session: SessionDep, _visitor: TrainerDep, name: 
 
 
 @router.get(
-    "/api/v1/training-sets", tags=["training sets"], summary="List the training sets", responses=errors(401, 403)
+    "/api/v1/training-sets",
+    tags=["training sets"],
+    summary="List the training sets",
+    response_description="The list.",
+    responses=errors(401, 403),
 )
 def list_sets(session: SessionDep, _token: DatasetTokenDep) -> list[SetEntry]:
     """All training sets, the newest first."""

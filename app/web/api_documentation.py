@@ -20,6 +20,7 @@ _DESCRIPTION = (
     "of the scope `datasets` as `Authorization: Bearer ...`; an admin makes and revokes it. Every failure is answered "
     '`{"error": {"code": ..., "message": ...}}`: the code is for programs, the message for people.'
 )
+_TAGS = ("datasets", "external datasets", "training sets")
 _SCHEMAS = "#/components/schemas/"
 
 
@@ -84,7 +85,9 @@ def document(app: FastAPI, settings: Settings) -> dict[str, Any]:
         routes=app.routes,
         servers=[{"url": settings.public_url}],
     )
-    whole["paths"] = {path: item for path, item in whole["paths"].items() if path.startswith(_PREFIX)}
+    ours = {path: item for path, item in whole["paths"].items() if path.startswith(_PREFIX)}
+    whole["tags"] = [{"name": tag} for tag in _TAGS]
+    whole["paths"] = dict(sorted(ours.items(), key=lambda one: _TAGS.index(next(iter(one[1].values()))["tags"][0])))
     for operation in (operation for item in whole["paths"].values() for operation in item.values()):
         # FastAPI adds its own answer to every route with parameters; ours are names, which are found or not.
         if "HTTPValidationError" in str(operation["responses"].get("422")):

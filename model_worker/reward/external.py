@@ -1,4 +1,6 @@
-"""Reads preference data that was collected elsewhere: JSON lines, gzipped or not, in the shapes of contract.external.
+"""Reads preference data of other formats than ours: JSON lines, gzipped or not, or Parquet, as contract.external says.
+
+The files of a downloaded training set are such Parquet files.
 
 A malformed row is an error that names the file, the line and the field. A well-formed row that nothing can be trained
 on is left out and counted.
@@ -13,13 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from contract.digests import sha256_of
-from contract.external import UnusableRowError, explain, parse_row
+from contract.external import ROW_FIELDS, UnusableRowError, explain, parse_row
 from contract.vocabulary import Role
 from model_worker.errors import DatasetError
 from model_worker.reward.data import Comparison
+
+_PARQUET = ".parquet"
+_READ_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +42,7 @@ class ExternalDataset:
 
 
 def load_external_dataset(path: Path) -> ExternalDataset:
-    """Read a JSON-lines file of preference data.
+    """Read a file of preference data: Parquet by its name, JSON lines otherwise.
 
     Raises:
         DatasetError: The file cannot be read, or a row is malformed.
@@ -43,7 +50,7 @@ def load_external_dataset(path: Path) -> ExternalDataset:
     """
     comparisons: list[Comparison] = []
     left_out: Counter[str] = Counter()
-    for number, content in _lines(path):
+    for number, content in _rows(path) if path.suffix == _PARQUET else _lines(path):
         try:
             comparisons.append(_comparison(content, path, number))
         except ValidationError as error:
@@ -52,11 +59,23 @@ def load_external_dataset(path: Path) -> ExternalDataset:
         except UnusableRowError as reason:
             left_out[str(reason)] += 1
     return ExternalDataset(
-        name=path.name.removesuffix(".gz").removesuffix(".jsonl"),
+        name=path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(_PARQUET),
         sha256=sha256_of(path),
         comparisons=tuple(comparisons),
         left_out=dict(left_out),
     )
+
+
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a Parquet file, which the messages call lines as well: both count from 1."""
+    try:
+        with pq.ParquetFile(path) as parquet:
+            columns = [name for name in ROW_FIELDS if name in parquet.schema_arrow.names]
+            batches = parquet.iter_batches(batch_size=_READ_ROWS, columns=columns)
+            yield from enumerate((row for rows in batches for row in rows.to_pylist()), start=1)
+    except (pa.ArrowException, OSError) as error:
+        msg = f"{path} cannot be read: {error}."
+        raise DatasetError(msg) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:

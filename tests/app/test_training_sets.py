@@ -224,7 +224,7 @@ def test_the_page_defines_and_shows_a_set(
     answer = trainer.post("/datasets/sets", ticked)
     assert answer.headers["location"] == "/datasets/sets/strongest"
     page = trainer.get("/datasets/sets/strongest").text
-    assert "better, significantly better" in page
+    assert "significantly better, better" in page
     assert "external rows without a strength are kept" in page
     assert "elsewhere" in trainer.get("/datasets/sets").text
     again = trainer.post("/datasets/sets", ticked)

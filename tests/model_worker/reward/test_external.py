@@ -5,6 +5,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
 from contract.external import parse_hh
@@ -90,3 +92,16 @@ def test_a_broken_gzip_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b'{"chosen": "x"}\n' * 100)[:-12])
     with pytest.raises(DatasetError, match=r"cut\.jsonl\.gz"):
         load_external_dataset(path)
+
+
+def test_the_parquet_of_a_training_set_is_read(tmp_path: Path) -> None:
+    say = [[{"role": role, "content": text}] for role, text in (("user", "Tea?"), ("assistant", "Yes."))]
+    row = {"prompt": say[0], "chosen": say[1], "rejected": [{"role": "assistant", "content": "No."}]}
+    rows = [row | {"strength": "better", "margin": 2 / 3, "source": "batch-001"}, row | {"strength": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet")
+    dataset = load_external_dataset(tmp_path / "train-00000-of-00001.parquet")
+    assert [comparison.strength for comparison in dataset.comparisons] == [Strength.BETTER, None]
+    assert dataset.name == "train-00000-of-00001"
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DatasetError, match="torn"):
+        load_external_dataset(tmp_path / "torn.parquet")

@@ -1,10 +1,10 @@
 """Writes the card of a training set: what Hugging Face's loader reads, and what people want to know."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from enum import StrEnum
 
 from contract.training_set import SetFilter, SetManifest
-from contract.vocabulary import MARGINS, Split, Strength
+from contract.vocabulary import MARGINS, Objective, SafetyBin, Split, Strength
 
 
 def render(manifest: SetManifest) -> str:
@@ -39,15 +39,17 @@ def render(manifest: SetManifest) -> str:
 def in_words(keep: SetFilter) -> list[str]:
     """What a filter keeps, a sentence for each kind of label."""
 
-    def named(values: tuple[StrEnum, ...]) -> str:
-        in_order = sorted(values, key=lambda value: [*type(value)].index(value))
-        return ", ".join(value.replace("_", " ") for value in in_order) or "all"
+    def named(kept: Iterable[StrEnum]) -> str:
+        return ", ".join(value.replace("_", " ") for value in kept) or "all"
 
     unrated = "kept" if keep.keeps_unrated else "left out"
+    objectives = named(one for one in Objective if one in keep.objectives)
+    strengths = named(one for one in Strength if one in keep.strengths)
+    bins = named(one for one in SafetyBin if one in keep.safety_bins)
     return [
-        f"Objectives: {named(keep.objectives)}.",
-        f"Strengths: {named(keep.strengths)}; external rows without a strength are {unrated}.",
-        f"Safety bins: {named(keep.safety_bins)}.",
+        f"Objectives: {objectives}.",
+        f"Strengths: {strengths}; external rows without a strength are {unrated}.",
+        f"Safety bins: {bins}.",
     ]
 
 

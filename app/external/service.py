@@ -114,7 +114,8 @@ def confirm(session: Session, draft: Draft, settings: Settings, *, actor: Person
     """
     require_free_name(session, draft.wanted.name)
     if not draft.is_importable:
-        rows = f"{draft.normalised.problem_count:,} rows are malformed" if draft.normalised.rows else "no row is usable"
+        count = draft.normalised.problem_count
+        rows = f"{count:,} row{'s are' if count > 1 else ' is'} malformed" if count else "no row is usable"
         msg = f"{draft.source_file} cannot be imported: {rows}."
         raise NotImportableError(msg)
     manifest = _manifest(draft)

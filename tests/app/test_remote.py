@@ -291,7 +291,7 @@ def test_importing_by_command(
     status, _, err = run("import", file, "--name", "pairs")
     assert status == 2
     assert "pairs.jsonl, line 2: chosen: Should be text" in err
-    assert "pairs.jsonl cannot be imported: 1 rows are malformed." in err
+    assert "pairs.jsonl cannot be imported: 1 row is malformed." in err
     file.write_text('{"prompt": "Tea?", "chosen": "Yes.", "rejected": "No."}\n' * 3)
     status, out, _ = run("import", file, "--name", "pairs", "--dry-run")
     assert (status, "exact copies, kept once: 2" in out, "imported" in out) == (0, True, False)

@@ -1,6 +1,7 @@
 """The ``preferably`` command: set up, run, invite, register checkpoints, export datasets, simulate."""
 
 import sys
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated
 
@@ -18,14 +19,21 @@ from app.checkpoints import service as checkpoints
 from app.database import Database, alembic_config, connect, require_current_schema
 from app.datasets.commands import commands as dataset_commands
 from app.errors import AppError
+from app.external.commands import import_dataset, list_external
 from app.models import PersonRole, TokenScope, now
 from app.pool.commands import commands as prompt_commands
 from app.settings import Settings
 from app.simulation.commands import simulate
+from app.training_sets.commands import download_set, list_sets
 from contract.checkpoint_files import inspect_checkpoint
 from contract.errors import ContractError
 
 cli = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+# The packages of external datasets and training sets know that of datasets; their commands join its own here.
+dataset_commands.command("import")(import_dataset)
+dataset_commands.command("external")(list_external)
+dataset_commands.command("sets")(list_sets)
+dataset_commands.command("download-set")(download_set)
 cli.add_typer(dataset_commands, name="dataset")
 cli.add_typer(prompt_commands, name="prompts")
 cli.command()(simulate)
@@ -85,11 +93,15 @@ def invite(
 def token(
     name: Annotated[str, typer.Argument(help="What the token is for.")],
     scope: Annotated[TokenScope, typer.Option(help="What it may do.")],
+    days: Annotated[
+        int | None, typer.Option(min=1, max=3650, help="For how long it is valid; otherwise until it is revoked.")
+    ] = None,
 ) -> None:
     """Print a new API token; it is shown only now."""
     _, database = _ready_database()
     with database.write() as session:
-        _CONSOLE.print(accounts.create_api_token(session, name, scope))
+        expires_in = timedelta(days=days) if days is not None else None
+        _CONSOLE.print(accounts.create_api_token(session, name, scope, expires_in=expires_in))
 
 
 @cli.command()

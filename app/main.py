@@ -17,6 +17,7 @@ from app.batches import routes as batches
 from app.checkpoints import routes as checkpoints
 from app.database import Database, connect, require_current_schema
 from app.datasets import routes as datasets
+from app.external import routes as external
 from app.insights import routes as insights
 from app.metrics import routes as metrics
 from app.metrics.counting import CountRequests, Counts
@@ -28,7 +29,8 @@ from app.sampling import routes as sampling
 from app.sampling.waiting import Lookout
 from app.settings import Settings
 from app.training import routes as training
-from app.web import error_pages, health
+from app.training_sets import routes as training_sets
+from app.web import api_documentation, error_pages, health
 from app.web.security import SecurityHeaders
 
 _COMPRESS_FROM_BYTES = 1024
@@ -76,6 +78,10 @@ def create_app(settings: Settings | None = None) -> FastAPI:
         sampling,
         training,
         annotation,
+        # Before the datasets, whose names stand where these have words.
+        external,
+        training_sets,
+        api_documentation,
         datasets,
         review,
         batches,

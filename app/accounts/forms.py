@@ -22,6 +22,10 @@ def refuse_nul(value: object) -> object:
     return value
 
 
+def _none_if_empty(typed: object) -> object:
+    return None if typed == "" else typed
+
+
 StorableText = Annotated[str, BeforeValidator(refuse_nul)]
 """Text that both databases can store."""
 
@@ -68,3 +72,5 @@ class TokenForm(ProtectedForm):
 
     name: StorableText = Field(min_length=1, max_length=100)
     scope: TokenScope
+    days: Annotated[int | None, Field(ge=1, le=3650), BeforeValidator(_none_if_empty)] = None
+    """For how long it is valid; without a number, until it is revoked."""

@@ -3,7 +3,7 @@
 from datetime import datetime
 from uuid import UUID
 
-from sqlalchemy import bindparam, delete, select, update
+from sqlalchemy import bindparam, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from app.models import ApiToken, AuditEvent, Person, SignInLink, SignInSession
@@ -77,11 +77,20 @@ def visit(session: Session, token_hash: str, *, at: datetime) -> tuple[SignInSes
     return None if row is None else (row[0], row[1])
 
 
-def api_token(session: Session, token_hash: str) -> ApiToken | None:
-    """An API token that has not been revoked."""
+def api_token(session: Session, token_hash: str, *, at: datetime) -> ApiToken | None:
+    """An API token that has neither been revoked nor expired."""
     return session.scalars(
-        select(ApiToken).where(ApiToken.token_hash == token_hash, ApiToken.revoked_at.is_(None))
+        select(ApiToken).where(
+            ApiToken.token_hash == token_hash,
+            ApiToken.revoked_at.is_(None),
+            or_(ApiToken.expires_at.is_(None), ApiToken.expires_at > at),
+        )
     ).one_or_none()
+
+
+def note_token_used(session: Session, token_id: UUID, *, at: datetime) -> None:
+    """Keep when a token was used last."""
+    session.execute(update(ApiToken).where(ApiToken.id == token_id).values(last_used_at=at))
 
 
 def api_tokens(session: Session) -> list[ApiToken]:

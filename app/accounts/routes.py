@@ -1,6 +1,7 @@
 """Sign-in, sign-out, one's own account, and the admin's pages of people and tokens."""
 
 from dataclasses import dataclass, field
+from datetime import datetime, timedelta
 from http import HTTPStatus
 from typing import Annotated
 from uuid import UUID
@@ -13,7 +14,7 @@ from app.accounts.forms import ActiveForm, NewPasswordForm, PasswordForm, Person
 from app.comparisons import handout
 from app.database import SessionDep
 from app.errors import NotFoundError
-from app.models import ApiToken, AuditEvent, Person, PersonRole, TokenScope
+from app.models import ApiToken, AuditEvent, Person, PersonRole, TokenScope, now
 from app.settings import Settings
 from app.web.access import SESSION_COOKIE, AdminDep, AnyoneSignedInDep, Public, visitor_of
 from app.web.templating import Page, render
@@ -76,6 +77,8 @@ class TokensPage(Page):
     scopes: list[TokenScope] = field(default_factory=lambda: list(TokenScope))
     token: str = ""
     """A fresh token; shown this once."""
+    at: datetime = field(default_factory=now)
+    """The present moment, which tells whether a token has expired."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -196,7 +199,8 @@ def create_token(
     request: Request, session: SessionDep, visitor: AdminDep, form: Annotated[TokenForm, Form()]
 ) -> HTMLResponse:
     """Make an API token and show it, once."""
-    token = service.create_api_token(session, form.name, form.scope, actor=visitor.person)
+    expires_in = timedelta(days=form.days) if form.days is not None else None
+    token = service.create_api_token(session, form.name, form.scope, expires_in=expires_in, actor=visitor.person)
     session.flush()
     return render(request, "accounts/tokens.html", TokensPage(tokens=queries.api_tokens(session), token=token))
 

@@ -15,6 +15,7 @@ _PASSWORDS = PasswordHash.recommended()
 # Checking a password against this one when the name is unknown takes as long as when it is known.
 _NOBODYS_HASH = _PASSWORDS.hash(new_token())
 _PASSWORD_MIN_CHARACTERS = 12
+_USE_NOTED_EVERY = timedelta(minutes=5)
 _LINK_EXPIRED = "This sign-in link was used before or has expired. Ask an admin for a new one."
 
 
@@ -152,16 +153,37 @@ def visit(session: Session, token: str) -> tuple[SignInSession, Person] | None:
 
 
 def find_api_token(session: Session, token: str) -> ApiToken | None:
-    """The API token, unless it was revoked or never existed."""
-    return queries.api_token(session, hash_token(token))
+    """The API token, unless it was revoked, has expired, or never existed."""
+    return queries.api_token(session, hash_token(token), at=now())
 
 
-def create_api_token(session: Session, name: str, scope: TokenScope, *, actor: Person | None = None) -> str:
+def is_use_worth_noting(token: ApiToken) -> bool:
+    """Whether the last noted use of a token is long enough ago to note another one."""
+    return token.last_used_at is None or now() - token.last_used_at > _USE_NOTED_EVERY
+
+
+def note_token_used(session: Session, token: ApiToken) -> None:
+    """Keep that a token was used just now."""
+    queries.note_token_used(session, token.id, at=now())
+
+
+def create_api_token(
+    session: Session,
+    name: str,
+    scope: TokenScope,
+    *,
+    expires_in: timedelta | None = None,
+    actor: Person | None = None,
+) -> str:
     """Make a token for a program and give it, once; only the hash is kept."""
     token = new_token()
     session.add(
         ApiToken(
-            name=name, scope=scope, token_hash=hash_token(token), created_by=actor.id if actor is not None else None
+            name=name,
+            scope=scope,
+            token_hash=hash_token(token),
+            expires_at=now() + expires_in if expires_in is not None else None,
+            created_by=actor.id if actor is not None else None,
         )
     )
     audit.record(session, "token.created", name, actor=actor, scope=scope.value)

@@ -1,20 +1,19 @@
 """The pages of preference datasets, and the API through which programs fetch them."""
 
-from datetime import datetime
 from pathlib import Path
 from typing import Annotated
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse, HTMLResponse, StreamingResponse
-from pydantic import BaseModel
 
 from app.database import SessionDep
-from app.datasets import pages, service
+from app.datasets import api_examples, pages, service
+from app.datasets.api import FILE_RESPONSES, DatasetEntry, errors, manifest_responses
 from app.datasets.archive import tar_of
 from app.settings import Settings
 from app.web.access import DatasetTokenDep, TrainerDep
 from app.web.templating import render
-from contract.dataset import MANIFEST_FILE
+from contract.dataset import MANIFEST_FILE, Manifest
 from contract.vocabulary import Objective
 
 router = APIRouter()
@@ -22,19 +21,6 @@ router = APIRouter()
 _ROWS_SHOWN = 20
 _MEDIA_TYPES = {".json": "application/json", ".md": "text/markdown; charset=utf-8"}
 _PARQUET = "application/vnd.apache.parquet"
-
-
-class DatasetEntry(BaseModel):
-    """A frozen dataset in the list of the API."""
-
-    name: str
-    version: int
-    batch: int
-    """The batch's number."""
-    rows: int
-    frozen_at: datetime
-    manifest_sha256: str
-    """The digest that names exactly this dataset."""
 
 
 @router.get("/datasets")
@@ -75,29 +61,37 @@ def file_page(request: Request, session: SessionDep, _visitor: TrainerDep, name:
     return _send(service.file_of(service.get(session, name), path, _settings(request)), name)
 
 
-@router.get("/api/v1/datasets")
+@router.get(
+    "/api/v1/datasets",
+    tags=["datasets"],
+    summary="List the frozen datasets",
+    response_description="The list.",
+    responses=errors(401, 403),
+)
 def list_datasets(session: SessionDep, _token: DatasetTokenDep) -> list[DatasetEntry]:
     """All frozen datasets, the newest batch first."""
-    return [
-        DatasetEntry(
-            name=dataset.name,
-            version=dataset.version,
-            batch=batch.number,
-            rows=dataset.rows,
-            frozen_at=dataset.frozen_at,
-            manifest_sha256=dataset.manifest_sha256,
-        )
-        for dataset, batch in service.all_datasets(session)
-    ]
+    return [DatasetEntry.of(dataset, batch) for dataset, batch in service.all_datasets(session)]
 
 
-@router.get("/api/v1/datasets/{name}", response_class=FileResponse)
+@router.get(
+    "/api/v1/datasets/{name}",
+    tags=["datasets"],
+    summary="Describe a frozen dataset",
+    response_class=FileResponse,
+    responses=manifest_responses(Manifest, api_examples.MANIFEST) | errors(401, 403, 404),
+)
 def get_manifest(request: Request, session: SessionDep, _token: DatasetTokenDep, name: str) -> FileResponse:
     """The manifest of a dataset, byte for byte: its sha256 is the dataset's digest."""
     return _send(service.file_of(service.get(session, name), MANIFEST_FILE, _settings(request)), name)
 
 
-@router.get("/api/v1/datasets/{name}/files/{path:path}", response_class=FileResponse)
+@router.get(
+    "/api/v1/datasets/{name}/files/{path:path}",
+    tags=["datasets"],
+    summary="Download a file of a frozen dataset",
+    response_class=FileResponse,
+    responses=FILE_RESPONSES | errors(401, 403, 404),
+)
 def get_file(request: Request, session: SessionDep, _token: DatasetTokenDep, name: str, path: str) -> FileResponse:
     """One file of a dataset, by its path in the manifest. Ranges work, so that a transfer can be taken up again."""
     return _send(service.file_of(service.get(session, name), path, _settings(request)), name)

@@ -24,6 +24,7 @@ from app.models.comparisons import (
     SamplingJob,
 )
 from app.models.datasets import PreferenceDataset, SplitPrompt
+from app.models.external import ExternalDataset, TrainingSet
 from app.models.people import ApiToken, AuditEvent, Person, PersonRole, SignInLink, SignInSession, TokenScope
 from app.models.pool import PoolPrompt, PoolPromptState
 from app.models.review import GoldComparison, Qualification, QualificationTest, Review, Verdict
@@ -51,6 +52,7 @@ __all__ = [
     "Draft",
     "DraftKind",
     "Evaluation",
+    "ExternalDataset",
     "Flag",
     "FlagKind",
     "GoldComparison",
@@ -81,6 +83,7 @@ __all__ = [
     "TrainingPoint",
     "TrainingRun",
     "TrainingRunDataset",
+    "TrainingSet",
     "Verdict",
     "WorkDay",
     "WorkState",

@@ -80,4 +80,5 @@ class Base(MappedAsDataclass, DeclarativeBase, kw_only=True):
         # Without none_as_null, setting None would store the JSON text 'null'.
         list[int]: JSON(none_as_null=True),
         list[str]: JSON(),
+        list[dict[str, Any]]: JSON(),
     }

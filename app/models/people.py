@@ -93,6 +93,10 @@ class ApiToken(Base):
     scope: Mapped[TokenScope]
     token_hash: Mapped[str] = mapped_column(String(64), unique=True, repr=False)
     created_by: Mapped[UUID | None] = mapped_column(ForeignKey("people.id"), default=None)
+    expires_at: Mapped[datetime | None] = mapped_column(default=None)
+    """From when on it is refused; ``None`` for a token that lasts until it is revoked."""
+    last_used_at: Mapped[datetime | None] = mapped_column(default=None)
+    """To a few minutes, so that a program that asks often does not write as often."""
     revoked_at: Mapped[datetime | None] = mapped_column(default=None)
     created_at: Mapped[datetime] = mapped_column(default_factory=now)
 

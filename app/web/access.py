@@ -31,10 +31,16 @@ class SignInRequiredError(AppError):
 
 
 class BadTokenError(AppError):
-    """The API token is missing, wrong, revoked, or for something else."""
+    """The API token is missing, wrong, revoked or expired."""
 
     status = HTTPStatus.UNAUTHORIZED
     code = "bad_token"
+
+
+class WrongScopeError(ForbiddenError):
+    """The API token is valid, and for something else."""
+
+    code = "wrong_scope"
 
 
 class ForgedRequestError(ForbiddenError):
@@ -90,6 +96,22 @@ class Access:
             ForgedRequestError: The request changes something and was not made by one of our pages.
 
         """
+        visitor = self.before_body(request)
+        if request.method not in _SAFE_METHODS:
+            require_same_origin(request)
+            if csrf_token is None or not is_disguised(csrf_token, visitor.sign_in.csrf_token):
+                msg = "This form is from an older session. Reload the page and try again; your text is still there."
+                raise ForgedRequestError(msg)
+        return visitor
+
+    def before_body(self, request: Request) -> Visitor:
+        """The visitor, told by the headers alone: a large upload from anybody else is refused before it is read.
+
+        Raises:
+            SignInRequiredError: Nobody is signed in.
+            ForbiddenError: The visitor has none of the roles.
+
+        """
         visitor = visitor_of(request)
         if visitor is None:
             msg = "Please sign in first."
@@ -103,11 +125,6 @@ class Access:
         if visitor.person.role not in self.roles:
             msg = f"This page is for the role {' or '.join(sorted(self.roles))}; yours is {visitor.person.role}."
             raise ForbiddenError(msg)
-        if request.method not in _SAFE_METHODS:
-            require_same_origin(request)
-            if csrf_token is None or not is_disguised(csrf_token, visitor.sign_in.csrf_token):
-                msg = "This form is from an older session. Reload the page and try again; your text is still there."
-                raise ForgedRequestError(msg)
         return visitor
 
 
@@ -121,7 +138,8 @@ class TokenAccess:
         """The token. It is looked up in a transaction of its own: a long poll must not keep one open.
 
         Raises:
-            BadTokenError: There is none, or not such a one.
+            BadTokenError: There is none, or it is not valid.
+            WrongScopeError: It is valid, and for something else.
 
         """
         database: Database = request.state.database
@@ -130,9 +148,16 @@ class TokenAccess:
         if given:
             with database.read() as session:
                 token = accounts.find_api_token(session, given)
-        if token is None or token.scope not in self.scopes:
-            msg = f"Give an API token with the scope {' or '.join(sorted(self.scopes))}: Authorization: Bearer ..."
+        scopes = " or ".join(sorted(self.scopes))
+        if token is None:
+            msg = f"Give an API token with the scope {scopes} that is valid: Authorization: Bearer ..."
             raise BadTokenError(msg)
+        if accounts.is_use_worth_noting(token):
+            with database.write() as session:
+                accounts.note_token_used(session, token)
+        if token.scope not in self.scopes:
+            msg = f"This API token has the scope {token.scope}; this needs one with the scope {scopes}."
+            raise WrongScopeError(msg)
         return token
 
 
@@ -205,8 +230,10 @@ def require_same_origin(request: Request) -> None:
 
 AnnotatorDep = Annotated[Visitor, Depends(Access(frozenset({PersonRole.ANNOTATOR})))]
 ReviewerDep = Annotated[Visitor, Depends(Access(frozenset({PersonRole.REVIEWER, PersonRole.ADMIN})))]
-TrainerDep = Annotated[Visitor, Depends(Access(frozenset({PersonRole.TRAINER, PersonRole.ADMIN})))]
+TRAINERS = Access(frozenset({PersonRole.TRAINER, PersonRole.ADMIN}))
+TrainerDep = Annotated[Visitor, Depends(TRAINERS)]
 AdminDep = Annotated[Visitor, Depends(Access(frozenset({PersonRole.ADMIN})))]
 AnyoneSignedInDep = Annotated[Visitor, Depends(Access(frozenset(PersonRole)))]
 WorkerTokenDep = Annotated[ApiToken, Depends(TokenAccess(frozenset({TokenScope.WORKER})))]
+TrainerTokenDep = Annotated[ApiToken, Depends(TokenAccess(frozenset({TokenScope.DATASETS})))]
 DatasetTokenDep = Annotated[ApiToken, Depends(TokenAccess(frozenset({TokenScope.DATASETS, TokenScope.WORKER})))]

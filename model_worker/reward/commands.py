@@ -20,11 +20,11 @@ from rich.table import Table
 from contract.base import Contract
 from contract.conversation import Message
 from contract.errors import ContractError
+from contract.external import explain
 from contract.recipe import Recipe
 from contract.training import AccuracyCell, EvaluationReport, TrainingPoint
 from contract.vocabulary import MarginScheme, Objective, Role
 from model_worker.errors import DatasetError, TrainingError
-from model_worker.reward.data import explain
 from model_worker.reward.score import Score, Scorer
 from model_worker.reward.train import TrainedRewardModel, TrainingRequest, train_reward_model
 from model_worker.training_child import TrainingResult

@@ -1,8 +1,7 @@
 """Reads frozen preference datasets: verifies every file against the manifest, then yields comparisons."""
 
 import hashlib
-import unicodedata
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -11,9 +10,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import BaseModel, Field, TypeAdapter, ValidationError
 
-from contract.conversation import Message
+from contract.conversation import Message, normalised_context
 from contract.dataset import MANIFEST_FILE, READABLE_VERSIONS, DatasetFile, Manifest
 from contract.digests import sha256_of
+from contract.external import explain
 from contract.vocabulary import Objective, Role, Side, Split, Strength
 from model_worker.errors import DatasetError
 
@@ -109,21 +109,6 @@ def read_manifest(folder: Path) -> tuple[Manifest, str]:
         msg = f"{path}: format_version is {manifest.format_version}; this trainer reads versions {known}."
         raise DatasetError(msg)
     return manifest, hashlib.sha256(content).hexdigest()
-
-
-def explain(error: ValidationError) -> str:
-    """The first complaint of a validation, as `field: what is wrong`, in one line."""
-    first = error.errors(include_url=False)[0]
-    field = ".".join(str(part) for part in first["loc"]) or "the row"
-    return f"{field}: {first['msg']}."
-
-
-def normalised_context(prompt: Iterable[Message]) -> tuple[tuple[str, str], ...]:
-    """A prompt with its context in the form in which two of them count as equal: case and white space do not."""
-    return tuple(
-        (message.role.value, " ".join(unicodedata.normalize("NFKC", message.content).casefold().split()))
-        for message in prompt
-    )
 
 
 def find_leaks(train: Sequence[Comparison], test: Sequence[Comparison]) -> tuple[str, ...]:

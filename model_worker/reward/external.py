@@ -1,16 +1,13 @@
-r"""Reads preference data that was collected elsewhere: JSON lines, gzipped or not, in two shapes.
+"""Reads preference data of other formats than ours: JSON lines, gzipped or not, or Parquet, as contract.external says.
 
-- HH form (Anthropic's hh-rlhf): ``{"chosen": "\n\nHuman: ...\n\nAssistant: ...", "rejected": ...}``.
-- Conversational: ``chosen`` and ``rejected`` are lists of ``{"role", "content"}``, with ``prompt`` before them
-  or with the whole conversation in each. ``strength``, ``chosen_safe`` and ``rejected_safe`` may be given.
+The files of a downloaded training set are such Parquet files.
 
-A malformed row is an error that names the file, the line and the field. A well-formed row that no chat template
-can say (an empty response, roles that do not alternate; real data has some) is left out and counted.
+A malformed row is an error that names the file, the line and the field. A well-formed row that nothing can be trained
+on is left out and counted.
 """
 
 import gzip
 import json
-import re
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from contextlib import nullcontext
@@ -18,16 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ValidationError
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
 
-from contract.conversation import Message
 from contract.digests import sha256_of
-from contract.vocabulary import Role, Strength
+from contract.external import ROW_FIELDS, UnusableRowError, explain, parse_row
+from contract.vocabulary import Role
 from model_worker.errors import DatasetError
-from model_worker.reward.data import Comparison, explain
+from model_worker.reward.data import Comparison
 
-_SPEAKERS = re.compile(r"\n\n(Human|Assistant):[ ]?")
-_ROLES = {"Human": Role.USER, "Assistant": Role.ASSISTANT}
+_PARQUET = ".parquet"
+_READ_ROWS = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,21 +41,8 @@ class ExternalDataset:
     """Rows that cannot be used, counted by reason."""
 
 
-class _ExternalRow(BaseModel):
-    chosen: str | tuple[Message, ...]
-    rejected: str | tuple[Message, ...]
-    prompt: tuple[Message, ...] = ()
-    strength: Strength | None = None
-    chosen_safe: bool | None = None
-    rejected_safe: bool | None = None
-
-
-class _UnusableError(Exception):
-    """A well-formed row that cannot become a comparison; the text is the reason it is counted under."""
-
-
 def load_external_dataset(path: Path) -> ExternalDataset:
-    """Read a JSON-lines file of preference data.
+    """Read a file of preference data: Parquet by its name, JSON lines otherwise.
 
     Raises:
         DatasetError: The file cannot be read, or a row is malformed.
@@ -64,33 +50,32 @@ def load_external_dataset(path: Path) -> ExternalDataset:
     """
     comparisons: list[Comparison] = []
     left_out: Counter[str] = Counter()
-    for number, content in _lines(path):
+    for number, content in _rows(path) if path.suffix == _PARQUET else _lines(path):
         try:
-            row = _ExternalRow.model_validate(content)
-            comparisons.append(_comparison(row, path, number))
+            comparisons.append(_comparison(content, path, number))
         except ValidationError as error:
             msg = f"{path}, line {number}: {explain(error)}"
             raise DatasetError(msg) from None
-        except _UnusableError as reason:
+        except UnusableRowError as reason:
             left_out[str(reason)] += 1
     return ExternalDataset(
-        name=path.name.removesuffix(".gz").removesuffix(".jsonl"),
+        name=path.name.removesuffix(".gz").removesuffix(".jsonl").removesuffix(_PARQUET),
         sha256=sha256_of(path),
         comparisons=tuple(comparisons),
         left_out=dict(left_out),
     )
 
 
-def parse_hh(text: str) -> tuple[Message, ...]:
-    """Split a conversation in HH form into its messages; text before the first speaker is not allowed."""
-    parts = _SPEAKERS.split(text)
-    if parts[0].strip():
-        reason = "text before the first speaker"
-        raise _UnusableError(reason)
-    return tuple(
-        Message(role=_ROLES[speaker], content=content.strip())
-        for speaker, content in zip(parts[1::2], parts[2::2], strict=True)
-    )
+def _rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """The rows of a Parquet file, which the messages call lines as well: both count from 1."""
+    try:
+        with pq.ParquetFile(path) as parquet:
+            columns = [name for name in ROW_FIELDS if name in parquet.schema_arrow.names]
+            batches = parquet.iter_batches(batch_size=_READ_ROWS, columns=columns)
+            yield from enumerate((row for rows in batches for row in rows.to_pylist()), start=1)
+    except (pa.ArrowException, OSError) as error:
+        msg = f"{path} cannot be read: {error}."
+        raise DatasetError(msg) from None
 
 
 def _lines(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
@@ -116,37 +101,17 @@ def _parse_line(line: bytes, path: Path, number: int) -> dict[str, Any]:
     return content
 
 
-def _comparison(row: _ExternalRow, path: Path, number: int) -> Comparison:
-    chosen, rejected = _conversation(row, row.chosen), _conversation(row, row.rejected)
-    prompt = chosen[:-1]
-    if prompt != rejected[:-1]:
-        reason = "chosen and rejected have different contexts"
-        raise _UnusableError(reason)
-    if chosen[-1].content == rejected[-1].content:
-        reason = "equal responses"
-        raise _UnusableError(reason)
+def _comparison(content: Mapping[str, Any], path: Path, number: int) -> Comparison:
+    pair = parse_row(content)
     return Comparison(
         comparison_id=f"{path.name}:{number}",
         # Without ids, comparisons that open with the same prompt are taken for one conversation.
-        conversation_key=f"{path.name}\0{next(m.content for m in prompt if m.role is Role.USER)}",
-        prompt=prompt,
-        chosen=chosen[-1].content,
-        rejected=rejected[-1].content,
-        strength=row.strength,
-        chosen_safe=row.chosen_safe,
-        rejected_safe=row.rejected_safe,
+        conversation_key=f"{path.name}\0{next(m.content for m in pair.prompt if m.role is Role.USER)}",
+        prompt=pair.prompt,
+        chosen=pair.chosen,
+        rejected=pair.rejected,
+        strength=pair.strength,
+        chosen_safe=pair.chosen_safe,
+        rejected_safe=pair.rejected_safe,
         chosen_side=None,
     )
-
-
-def _conversation(row: _ExternalRow, side: str | tuple[Message, ...]) -> tuple[Message, ...]:
-    messages = row.prompt + (parse_hh(side) if isinstance(side, str) else side)
-    turns = messages[1:] if messages and messages[0].role is Role.SYSTEM else messages
-    expected = [Role.USER if index % 2 == 0 else Role.ASSISTANT for index in range(len(turns))]
-    if not turns or turns[-1].role is not Role.ASSISTANT or [turn.role for turn in turns] != expected:
-        reason = "roles do not alternate from the user to a last assistant message"
-        raise _UnusableError(reason)
-    if not all(message.content.strip() for message in messages):
-        reason = "empty message"
-        raise _UnusableError(reason)
-    return messages

@@ -6,10 +6,10 @@ from typing import Literal
 from pydantic import AwareDatetime, ValidationError
 
 from contract.base import Contract
+from contract.external import explain
 from contract.recipe import Recipe
 from contract.training import DatasetRef, EvaluationReport
 from model_worker.errors import RewardModelError
-from model_worker.reward.data import explain
 
 PROVENANCE_FILE = "reward_model.json"
 

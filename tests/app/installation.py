@@ -1,17 +1,33 @@
 """An installation in which something of everything exists, for tests that go over all pages."""
 
+import json
 from dataclasses import dataclass, field
 
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 
 from app.accounts import service as accounts
 from app.batches import guidelines
 from app.database import Database
 from app.datasets import service as datasets
-from app.models import ApiToken, BatchState, PoolPrompt, RewardModel, TokenScope, TrainingRun, Worker, WorkState
+from app.external import service as external
+from app.external.drafts import Draft, Wanted
+from app.models import (
+    ApiToken,
+    BatchState,
+    ExternalDataset,
+    PoolPrompt,
+    RewardModel,
+    TokenScope,
+    TrainingRun,
+    TrainingSet,
+    Worker,
+    WorkState,
+)
 from app.settings import Settings
 from contract.recipe import Recipe
-from contract.vocabulary import Objective
+from contract.training_set import MemberKind, SetCounts, SetDefinition, SetMember
+from contract.vocabulary import MarginScheme, Objective, Strength
 from tests import factories
 from tests.app.queue_rows import make_failed
 
@@ -99,6 +115,24 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
         prompt = PoolPrompt(objective=Objective.SAFETY, turns=[texts.long], digest="0" * 64, source=texts.name)
         session.add(prompt)
         session.flush()
+        imported, waiting = _make_external(session, settings, texts)
+        # The same name, so that one address leads to both.
+        described = SetDefinition(
+            members=(
+                SetMember(kind=MemberKind.EXTERNAL, name=imported.name, manifest_sha256=imported.manifest_sha256),
+            ),
+            margin_scheme=MarginScheme.SMALL,
+        )
+        counts = SetCounts(
+            member=imported.name, train=1, test=0, filtered=0, held_out_elsewhere=0, by_strength={Strength.BETTER: 1}
+        )
+        training_set = TrainingSet(
+            name=imported.name,
+            digest=described.digest(),
+            definition=described.model_dump(mode="json"),
+            counts=[counts.model_dump(mode="json")],
+        )
+        session.add(training_set)
         token = session.scalars(select(ApiToken).limit(1)).one()
         made.parameters = {
             "person_id": [str(bea.id)],
@@ -111,7 +145,20 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
             "job_id": [str(failed.id)],
             "checkpoint_id": [str(checkpoint.id)],
             "number": [str(frozen.number), str(batch.number)],
-            "name": [dataset.name, run.name],
+            "name": [dataset.name, run.name, imported.name],
+            "import_id": [str(waiting.id)],
             "path": ["README.md", "manifest.json"],
         }
     return made
+
+
+def _make_external(session: Session, settings: Settings, texts: Texts) -> tuple[ExternalDataset, Draft]:
+    """An external dataset, and a file that waits to be imported."""
+    row = {"prompt": texts.long, "chosen": texts.long, "rejected": f"{texts.long} No.", "strength": "better"}
+    file = settings.data_dir / "external.jsonl"
+    file.write_text(json.dumps(row), encoding="utf-8")
+    drafts = [
+        external.check(Wanted(name=name, licence=texts.name, source=texts.long), file, "external.jsonl", settings)
+        for name in ("elsewhere", "waiting")
+    ]
+    return external.confirm(session, drafts[0], settings), drafts[1]

@@ -250,7 +250,7 @@ def test_programs_need_a_token_of_the_right_scope_and_send_json(
         assert call(admin.client, method, path, headers=protocol).status_code == 401, path
         assert call(client, method, path, headers=protocol | tokens["link"]).status_code == 401, path
         if "/worker/" in path:
-            assert call(client, method, path, headers=protocol | tokens["datasets token"]).status_code == 401, path
+            assert call(client, method, path, headers=protocol | tokens["datasets token"]).status_code == 403, path
             text = {"Content-Type": "text/plain"} | protocol | tokens["worker token"]
             assert call(client, method, path, headers=text, content="{}").status_code == 422, path
             assert call(client, method, path, headers=text | {"Content-Type": ""}, content="{}").status_code == 422, (

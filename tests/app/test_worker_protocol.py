@@ -281,7 +281,7 @@ def test_tokens_and_protocol_versions_are_checked(
     assert status(worker_headers) == 200
     assert status(worker_headers | {"Authorization": "Bearer wrong"}) == 401
     assert status({"X-Preferably-Protocol": "2"}) == 401
-    assert status(worker_headers | {"Authorization": f"Bearer {other}"}) == 401
+    assert status(worker_headers | {"Authorization": f"Bearer {other}"}) == 403
     assert status(worker_headers | {"X-Preferably-Protocol": "1"}) == 426
     assert status({"Authorization": worker_headers["Authorization"]}) == 426
     unknown = client.post(

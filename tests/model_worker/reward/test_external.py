@@ -5,11 +5,14 @@ import json
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 
+from contract.external import parse_hh
 from contract.vocabulary import Role, Strength
 from model_worker.errors import DatasetError
-from model_worker.reward.external import load_external_dataset, parse_hh
+from model_worker.reward.external import load_external_dataset
 
 HERE = Path(__file__).parent
 HH_SAMPLE = HERE.parents[3] / "shared" / "data" / "hh-harmless-1200.jsonl.gz"
@@ -73,7 +76,7 @@ def test_conversational_rows_with_and_without_a_prompt(tmp_path: Path) -> None:
     ("row", "complaint"),
     [
         ({"chosen": "\n\nHuman: a\n\nAssistant: b"}, "line 2: rejected: Field required"),
-        ({"chosen": 3, "rejected": "x"}, "line 2: chosen.str: "),
+        ({"chosen": 3, "rejected": "x"}, "line 2: chosen: Should be text"),
         (["chosen"], "line 2 must be a JSON object"),
     ],
     ids=["missing", "type", "list"],
@@ -89,3 +92,16 @@ def test_a_broken_gzip_file_is_named(tmp_path: Path) -> None:
     path.write_bytes(gzip.compress(b'{"chosen": "x"}\n' * 100)[:-12])
     with pytest.raises(DatasetError, match=r"cut\.jsonl\.gz"):
         load_external_dataset(path)
+
+
+def test_the_parquet_of_a_training_set_is_read(tmp_path: Path) -> None:
+    say = [[{"role": role, "content": text}] for role, text in (("user", "Tea?"), ("assistant", "Yes."))]
+    row = {"prompt": say[0], "chosen": say[1], "rejected": [{"role": "assistant", "content": "No."}]}
+    rows = [row | {"strength": "better", "margin": 2 / 3, "source": "batch-001"}, row | {"strength": None}]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "train-00000-of-00001.parquet")
+    dataset = load_external_dataset(tmp_path / "train-00000-of-00001.parquet")
+    assert [comparison.strength for comparison in dataset.comparisons] == [Strength.BETTER, None]
+    assert dataset.name == "train-00000-of-00001"
+    (tmp_path / "torn.parquet").write_bytes(b"PAR1")
+    with pytest.raises(DatasetError, match="torn"):
+        load_external_dataset(tmp_path / "torn.parquet")

@@ -1,0 +1,1 @@
+"""Preference data that was collected elsewhere: checked, imported, and kept apart from the frozen datasets."""

@@ -4,6 +4,7 @@ import threading
 from collections.abc import Callable, Generator
 from contextlib import contextmanager
 from datetime import datetime
+from functools import partial
 
 import structlog
 
@@ -11,6 +12,7 @@ from app.batches import service as batches
 from app.batches.reconciler import reconcile
 from app.comparisons import handout
 from app.database import Database
+from app.datasets import apart
 from app.models import now
 from app.pool import stock
 from app.settings import Settings
@@ -44,7 +46,8 @@ def look_after(database: Database, settings: Settings, at: datetime, stop: threa
 
     def move_the_week_along() -> None:
         _ensure_first_batch(database)
-        while reconcile(database, settings, at) and not stop.is_set():
+        write_apart = partial(apart.work_off, stop=stop)
+        while reconcile(database, settings, at, write_apart) and not stop.is_set():
             pass
 
     steps: tuple[tuple[str, Callable[[], object]], ...] = (

@@ -70,6 +70,15 @@ class Database:
         self.reading.dispose()
 
 
+def end_reading(session: Session) -> None:
+    """End a transaction that only reads, in the middle of long work; what was read stays as it is.
+
+    A database remembers for each open transaction how everything was when it began: for minutes, that is a lot.
+    """
+    session.expunge_all()
+    session.rollback()
+
+
 def connect(url: str) -> Database:
     """Open the database that a URL names: ``sqlite:///file`` or ``postgresql://...`` (psycopg 3)."""
     if make_url(url).get_backend_name() == "sqlite":

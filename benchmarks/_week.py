@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 from uuid import UUID
 
-from sqlalchemy import Connection, Table, text
+from sqlalchemy import Connection, Table, select, text
 from sqlalchemy.orm import Session
 
 from app.accounts import service as accounts
@@ -79,17 +79,30 @@ class _Shape:
 
     turns: int
     is_open: bool
+    objective: Objective = Objective.HELPFULNESS
+    week: int = 0
+    """Weeks that are over count from 1; ids of later weeks sort after those of earlier ones."""
 
     @property
     def number(self) -> int:
-        return self.turns * 2 + self.is_open
+        return self.turns * 4 + 2 * (self.objective is Objective.SAFETY) + self.is_open
+
+    @property
+    def prompt(self) -> str:
+        """About 31 tokens long in weeks that are over, as in Llama 2's Table 26; different in each week."""
+        if not self.week:
+            return "How do I make tea?"
+        return (
+            f"In week {self.week} somebody asks about {self.objective}: how do I make a pot of good tea for some "
+            "friends who like it strong, and what would you leave out?"
+        )
 
 
 @dataclass(frozen=True)
 class _Week:
     batch: Batch
     checkpoint: Checkpoint
-    guideline: Guideline
+    guidelines: Mapping[Objective, Guideline]
 
 
 def prepare_week(database: Database, *, comparisons: int, still_open: int, people: int) -> list[SignedIn]:
@@ -110,8 +123,38 @@ def prepare_week(database: Database, *, comparisons: int, still_open: int, peopl
             _copy(connection, shape, round(count), people)
         connection.commit()
         connection.exec_driver_sql("DROP TABLE IF EXISTS first_one")
-    _settle(database)
+    settle(database)
     return signed_in
+
+
+def add_finished_week(database: Database, *, number: int, comparisons: int, turns: float, people: int) -> None:
+    """Add a week whose review is over: about so many comparisons, with so many turns in the mean.
+
+    Two thirds of the conversations are about helpfulness; `prepare_week` made the people.
+    """
+    few, share_of_more = int(turns), turns % 1
+    conversations = comparisons / turns
+    parts = [
+        (_Shape(length, is_open=False, objective=objective, week=number), round(conversations * share * of))
+        for length, share in ((few, 1 - share_of_more), (few + 1, share_of_more))
+        for objective, of in ((Objective.HELPFULNESS, 2 / 3), (Objective.SAFETY, 1 / 3))
+    ]
+    with database.write() as session:
+        opens_at = now() - timedelta(days=7 * (20 - number))
+        batch = batches.create(session, BatchSettings(opens_at=opens_at, closes_at=opens_at + timedelta(days=7)))
+        batch.state = BatchState.IN_REVIEW
+        batch.frozen_at = batch.closes_at
+        checkpoint = session.scalars(select(Checkpoint)).one()
+        week = _Week(batch, checkpoint, {one: guidelines.current(session, one) for one in Objective})
+        annotator = session.get_one(Person, _id(Person, 0))
+        for shape, _ in parts:
+            _make_first(session, week, annotator, shape)
+    with database.writing.connect() as connection:
+        _hurry(connection)
+        for shape, count in parts:
+            _copy(connection, shape, count - 1, people)
+        connection.commit()
+        connection.exec_driver_sql("DROP TABLE IF EXISTS first_one")
 
 
 def _open_week(session: Session) -> _Week:
@@ -132,14 +175,14 @@ def _open_week(session: Session) -> _Week:
     batch.state = BatchState.OPEN
     batch.opened_at = opens_at
     session.flush()
-    return _Week(batch, checkpoint, guidelines.current(session, Objective.HELPFULNESS))
+    return _Week(batch, checkpoint, {one: guidelines.current(session, one) for one in Objective})
 
 
 def _person(session: Session, week: _Week, number: int) -> Person:
     person = Person(id=_id(Person, number), name=f"annotator {number}", role=PersonRole.ANNOTATOR)
     session.add(person)
     session.flush()
-    session.add(GuidelineRead(annotator_id=person.id, guideline_id=week.guideline.id))
+    session.add(GuidelineRead(annotator_id=person.id, guideline_id=week.guidelines[Objective.HELPFULNESS].id))
     work = Work(annotations=100, comparisons=100, seconds=6000.0, pool_prompts=100)
     days.count(session, week.batch, Objective.HELPFULNESS, person.id, at=now(), work=work)
     return person
@@ -160,8 +203,8 @@ def _sign_in(session: Session, person: Person) -> SignedIn:
 def _make_first(session: Session, week: _Week, annotator: Person, shape: _Shape) -> None:
     """The conversation that the others of its shape are copies of."""
     prompt = PoolPrompt(
-        objective=Objective.HELPFULNESS,
-        turns=["How do I make tea?"] * shape.turns,
+        objective=shape.objective,
+        turns=[shape.prompt] * shape.turns,
         digest=hashlib.sha256(repr(shape).encode()).hexdigest(),
         state=PoolPromptState.USED,
     )
@@ -169,7 +212,7 @@ def _make_first(session: Session, week: _Week, annotator: Person, shape: _Shape)
     conversation = Conversation(
         id=_id(Conversation, 0, shape),
         batch_id=week.batch.id,
-        objective=Objective.HELPFULNESS,
+        objective=shape.objective,
         annotator_id=None,
         pool_prompt_id=prompt.id,
         source=PromptSource.POOL,
@@ -184,9 +227,9 @@ def _make_first(session: Session, week: _Week, annotator: Person, shape: _Shape)
             id=_id(Comparison, 0, shape, turn),
             conversation_id=conversation.id,
             batch_id=week.batch.id,
-            objective=Objective.HELPFULNESS,
+            objective=shape.objective,
             turn=turn,
-            prompt="How do I make tea?",
+            prompt=shape.prompt,
             state=ComparisonState.READY if is_open else ComparisonState.ANNOTATED,
             open_places=int(is_open),
             ready_at=now(),
@@ -226,12 +269,14 @@ def _judge(session: Session, week: _Week, annotator: Person, chosen: Response, s
     annotation = Annotation(
         id=_id(Annotation, 0, shape, turn),
         comparison_id=chosen.comparison_id,
-        objective=Objective.HELPFULNESS,
+        objective=shape.objective,
         annotator_id=annotator.id,
         chosen_response_id=chosen.id,
-        guideline_id=week.guideline.id,
+        guideline_id=week.guidelines[shape.objective].id,
         seconds=60.0,
         strength=Strength.BETTER,
+        chosen_safe=True if shape.objective is Objective.SAFETY else None,
+        rejected_safe=False if shape.objective is Objective.SAFETY else None,
     )
     session.add_all([place, annotation])
     session.flush()
@@ -242,6 +287,8 @@ def _judge(session: Session, week: _Week, annotator: Person, chosen: Response, s
         chosen_response_id=chosen.id,
         author_id=annotator.id,
         strength=Strength.BETTER,
+        chosen_safe=True if shape.objective is Objective.SAFETY else None,
+        rejected_safe=False if shape.objective is Objective.SAFETY else None,
     )
     session.add(revision)
     session.flush()
@@ -262,7 +309,7 @@ def _copy(connection: Connection, shape: _Shape, count: int, people: int) -> Non
         first = _id(Comparison, 0, shape, turn)
         of_first = _is(connection, "comparison_id", first)
         comparison = own(Comparison, turn)
-        prompt = "t.prompt || ' ' || CAST(n.i AS VARCHAR)"
+        prompt = f"t.prompt || ' {turn} ' || CAST(n.i AS VARCHAR)"
         ids = {"id": comparison, "conversation_id": own(Conversation)}
         copy(Comparison, _is(connection, "id", first), **ids, prompt=prompt)
         for side in Side:
@@ -308,8 +355,12 @@ def _tail(model: type[Base], shape: _Shape | None, turn: int, side: Side | None)
     return "70008000" + "".join(f"{part:03x}" for part in parts)
 
 
+def _head(shape: _Shape | None) -> str:
+    return f"{0x0190 + (shape.week if shape else 0):04x}"
+
+
 def _id(model: type[Base], number: int, shape: _Shape | None = None, turn: int = 0, side: Side | None = None) -> UUID:
-    return UUID(f"0190{number:08x}{_tail(model, shape, turn, side)}")
+    return UUID(f"{_head(shape)}{number:08x}{_tail(model, shape, turn, side)}")
 
 
 def _id_sql(
@@ -323,8 +374,8 @@ def _id_sql(
 ) -> str:
     """The same as SQL, for each number of the series."""
     if connection.dialect.name == "sqlite":
-        return f"'0190' || printf('%08x', {number}) || '{_tail(model, shape, turn, side)}'"
-    return f"CAST('0190' || lpad(to_hex({number}), 8, '0') || '{_tail(model, shape, turn, side)}' AS uuid)"
+        return f"'{_head(shape)}' || printf('%08x', {number}) || '{_tail(model, shape, turn, side)}'"
+    return f"CAST('{_head(shape)}' || lpad(to_hex({number}), 8, '0') || '{_tail(model, shape, turn, side)}' AS uuid)"
 
 
 def _is(connection: Connection, column: str, value: UUID) -> str:
@@ -343,7 +394,7 @@ def _hurry(connection: Connection) -> None:
         connection.exec_driver_sql("SET LOCAL synchronous_commit = off")
 
 
-def _settle(database: Database) -> None:
+def settle(database: Database) -> None:
     """Bring the database to the state that it would be in after a while."""
     is_sqlite = database.writing.dialect.name == "sqlite"
     with database.reading.execution_options(isolation_level="AUTOCOMMIT").connect() as connection:

@@ -1,7 +1,7 @@
 """Makes rows for tests: people, checkpoints, an open batch, comparisons that are ready or annotated."""
 
 import hashlib
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.orm import Session
@@ -14,6 +14,9 @@ from app.batches import service as batches
 from app.batches.service import BatchSettings
 from app.checkpoints import service as checkpoints
 from app.comparisons.asking import ask
+from app.database import Database
+from app.datasets import freezing
+from app.datasets import service as datasets
 from app.models import (
     Annotation,
     AnnotationRevision,
@@ -27,11 +30,13 @@ from app.models import (
     Conversation,
     Person,
     PersonRole,
+    PreferenceDataset,
     PromptSource,
     Response,
     now,
 )
 from app.sampling import service as sampling
+from app.settings import Settings
 from contract.checkpoint_files import CheckpointFiles
 from contract.vocabulary import FinishReason, Objective, Side, Strength
 
@@ -228,3 +233,17 @@ def make_week(session: Session, annotator: Person, *, conversations: int = 8, wo
                 safe=(number % 3 < 2, number % 3 < 1),
             )
     return batch
+
+
+def freeze(database: Database, batch: Batch, settings: Settings, *, at: datetime | None = None) -> PreferenceDataset:
+    """What the reconciler does with a batch whose review is over; again, a new version."""
+    with database.write() as session:
+        batch = session.get_one(Batch, batch.id)
+        batch.frozen_at = at or batch.frozen_at or now()
+        if batch.state is not BatchState.FROZEN:
+            batch.state = BatchState.IN_REVIEW
+        freezing.request(session, batch, at=batch.frozen_at)
+    freezing.work_off(database, settings, now() + timedelta(days=365))
+    with database.read() as session:
+        versions = [dataset for dataset, of in datasets.all_datasets(session) if of.id == batch.id]
+    return max(versions, key=lambda dataset: dataset.version)

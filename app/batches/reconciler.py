@@ -12,7 +12,7 @@ from app.accounts import audit
 from app.batches import queries, service
 from app.checkpoints import service as checkpoints
 from app.database import Database
-from app.datasets import service as datasets
+from app.datasets import freezing
 from app.models import AssignmentState, Batch, BatchState, ComparisonState
 from app.sampling import service as sampling
 from app.settings import Settings
@@ -30,7 +30,12 @@ class Step:
     take: Callable[[Session, Batch, Settings, datetime], None]
 
 
-def reconcile(database: Database, settings: Settings, at: datetime) -> int:
+def reconcile(
+    database: Database,
+    settings: Settings,
+    at: datetime,
+    write_datasets: Callable[[Database, Settings, datetime], int] = freezing.work_off,
+) -> int:
     """Take every step that is due, each in a transaction of its own, and say how many were taken.
 
     Every process may call this at any time: whoever finds a step due locks the batch and looks again, so it
@@ -47,6 +52,10 @@ def reconcile(database: Database, settings: Settings, at: datetime) -> int:
         except Exception as error:  # noqa: BLE001 - one batch in trouble must not stop next week's
             _LOG.error("step_failed", batch=batch.number, state=batch.state.value, error=str(error))
             failures.append(error)
+    try:
+        taken += write_datasets(database, settings, at)
+    except Exception as error:  # noqa: BLE001 - as above
+        failures.append(error)
     if failures:
         raise failures[0]
     return taken
@@ -119,25 +128,26 @@ def _close(session: Session, batch: Batch, _settings: Settings, at: datetime) ->
     audit.record(session, "batch.closed", f"batch {batch.number}", abandoned=len(running), back_to_the_pool=released)
 
 
-def _may_freeze(session: Session, batch: Batch, _at: datetime) -> bool:
-    """Enough annotations are reviewed."""
+def _may_settle(session: Session, batch: Batch, _at: datetime) -> bool:
+    """Enough annotations are reviewed, and its dataset is not on its way yet."""
+    if batch.frozen_at is not None:
+        return False
     if not batch.review_share:
         return True
     total, reviewed = queries.count_reviewed(session, batch.id)
     return reviewed >= math.ceil(batch.review_share * total - _ROUNDING)
 
 
-def _freeze(session: Session, batch: Batch, settings: Settings, at: datetime) -> None:
-    """Write the preference dataset."""
+def _settle(session: Session, batch: Batch, _settings: Settings, at: datetime) -> None:
+    """From now on nothing in the batch changes; its preference dataset is to be written."""
     batch.frozen_at = at
-    dataset = datasets.freeze(session, batch, settings)
-    batch.state = BatchState.FROZEN
-    audit.record(session, "batch.frozen", f"batch {batch.number}", dataset=dataset.name, rows=dataset.rows)
+    freezing.request(session, batch, at=at)
+    audit.record(session, "batch.settled", f"batch {batch.number}")
 
 
 _STEPS = {
     BatchState.SCHEDULED: Step(_may_open, _open),
     BatchState.OPEN: Step(_may_begin_closing, _begin_closing),
     BatchState.CLOSING: Step(_may_close, _close),
-    BatchState.IN_REVIEW: Step(_may_freeze, _freeze),
+    BatchState.IN_REVIEW: Step(_may_settle, _settle),
 }

@@ -1,7 +1,7 @@
 """Writes the folder of a dataset from what the database says: the same content gives the same bytes."""
 
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -45,6 +45,8 @@ class FolderMaker:
     identity: Identity
     rules: left_out.Rules
     secret: str
+    on_rows: Callable[[int], object] = lambda _count: None
+    """Hears now and then how many more rows are written; may end the session's transaction."""
 
     def write(self, folder: Path, survey: Survey, sides: Mapping[UUID, Split]) -> tuple[Manifest, bytes]:
         """Fill an empty folder; gives the manifest and its bytes.
@@ -55,7 +57,7 @@ class FolderMaker:
         """
         checkpoints = queries.checkpoints(self.session)
         guidelines = queries.guidelines(self.session)
-        reader = RowReader(self.session, self.batch, self.rules, self.secret, checkpoints, guidelines)
+        reader = RowReader(self.session, self.batch, self.rules, self.secret, checkpoints, guidelines, self.on_rows)
         tally = Tally()
         with folder_writer(folder, format_version=self.identity.format_version) as writer:
             for split, row in reader.rows(survey.conversations, sides):

@@ -1,6 +1,6 @@
 """The SQL of datasets: what a batch holds, in pieces small enough to work on one after the other."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 from typing import NamedTuple, TypeVar
@@ -16,6 +16,7 @@ from app.models import (
     Comparison,
     ComparisonState,
     Conversation,
+    Freeze,
     Guideline,
     Person,
     PreferenceDataset,
@@ -171,20 +172,57 @@ def settled_prompts(session: Session, prompts: Iterable[str]) -> dict[str, Split
     return settled
 
 
-def settle_prompts(session: Session, batch_id: UUID, sides: Mapping[str, Split]) -> None:
-    """Settle the sides of prompts for ever."""
-    for chunk in chunks(sides.items()):
-        session.execute(
-            insert(SplitPrompt),
-            [{"prompt_hash": prompt, "split": split, "batch_id": batch_id} for prompt, split in chunk],
+def settle_prompts(session: Session, batch_id: UUID, sides: Sequence[tuple[str, Split]]) -> None:
+    """Settle the sides of some prompts for ever."""
+    session.execute(
+        insert(SplitPrompt),
+        [{"prompt_hash": prompt, "split": split, "batch_id": batch_id} for prompt, split in sides],
+    )
+
+
+def set_splits(session: Session, conversations: Sequence[UUID], split: Split) -> None:
+    """Note on some conversations which side they are on."""
+    session.execute(update(Conversation).where(Conversation.id.in_(conversations)).values(split=split))
+
+
+def pending_freezes(session: Session) -> list[Freeze]:
+    """The datasets that are to be written, those first that failed least, then the oldest."""
+    order = (Freeze.attempts, Freeze.frozen_at, Freeze.batch_id)
+    return list(session.scalars(select(Freeze).order_by(*order)))
+
+
+def locked_freezes(session: Session) -> list[Freeze]:
+    """The same, locked: one process at a time takes its pick."""
+    return list(
+        session.scalars(
+            select(Freeze).order_by(Freeze.batch_id).with_for_update().execution_options(populate_existing=True)
         )
+    )
 
 
-def set_splits(session: Session, sides: Mapping[UUID, Split]) -> None:
-    """Note on each conversation which side it is on."""
-    for split in Split:
-        for chunk in chunks(conversation for conversation, side in sides.items() if side is split):
-            session.execute(update(Conversation).where(Conversation.id.in_(chunk)).values(split=split))
+def held_freeze(session: Session, batch_id: UUID, holder: str) -> Freeze | None:
+    """The freeze of a batch, locked, if this holder still has it."""
+    return session.scalars(
+        select(Freeze)
+        .where(Freeze.batch_id == batch_id, Freeze.holder == holder)
+        .with_for_update()
+        .execution_options(populate_existing=True)
+    ).one_or_none()
+
+
+def have_work_in(session: Session, people: Iterable[UUID], batch_id: UUID) -> bool:
+    """Whether any of these people judged anything in a batch."""
+    return (
+        session.scalar(
+            select(
+                select(Annotation.id)
+                .join(Comparison, Comparison.id == Annotation.comparison_id)
+                .where(Annotation.annotator_id.in_(list(people)), Comparison.batch_id == batch_id)
+                .exists()
+            )
+        )
+        or False
+    )
 
 
 def splits(session: Session, batch_id: UUID) -> dict[UUID, Split]:

@@ -49,6 +49,8 @@ class RowReader:
     secret: str
     checkpoints: Mapping[UUID, Checkpoint]
     guidelines: Mapping[UUID, Guideline]
+    on_rows: Callable[[int], object]
+    """Hears, after each round of queries, how many rows it gave."""
 
     def rows(self, conversations: Mapping[UUID, Found], sides: Mapping[UUID, Split]) -> Iterator[tuple[Split, RowDict]]:
         """The rows of the conversations that have a side, by conversation and turn, in bounded memory.
@@ -67,6 +69,7 @@ class RowReader:
             if built != len(wanted):
                 msg = f"Annotations of batch {self.batch.number} changed while it was being frozen."
                 raise BatchMovedError(msg)
+            self.on_rows(built)
 
     def _build(
         self, conversations: Sequence[UUID], wanted: set[tuple[UUID, int]], pseudonyms: Callable[[UUID], str]

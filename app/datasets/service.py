@@ -1,4 +1,4 @@
-"""Freezes a batch into an immutable preference dataset, and gives datasets out unchanged."""
+"""Gives frozen preference datasets out, unchanged; where a folder is lost, makes it again from the database."""
 
 import hashlib
 from collections.abc import Callable, Iterable
@@ -8,63 +8,19 @@ from uuid import UUID
 
 from sqlalchemy.orm import Session
 
-from app.datasets import left_out, parquet, queries, split, store
+from app.datasets import left_out, parquet, queries, store
 from app.datasets import survey as surveying
-from app.datasets.folder import FolderMaker, Identity, split_rule
+from app.datasets.folder import FolderMaker, Identity
 from app.datasets.verify import verify_folder
 from app.errors import ConflictError, NotFoundError
-from app.models import Batch, PreferenceDataset, now
+from app.models import Batch, PreferenceDataset
 from app.settings import Settings
 from contract.dataset import Manifest
-from contract.vocabulary import Objective, Split
+from contract.vocabulary import Objective
 
 
 class NotReproducibleError(ConflictError):
     """The database no longer gives the bytes that were frozen."""
-
-
-def freeze(session: Session, batch: Batch, settings: Settings) -> PreferenceDataset:
-    """Write the dataset of a batch, draw its held-out split, and note both.
-
-    The caller has locked the batch. Freezing a batch again makes a new version; no conversation and no
-    prompt changes its side. If the transaction is rolled back afterwards, the folder that stays behind is
-    replaced by the next attempt.
-
-    Raises:
-        BatchMovedError: Somebody changed the batch meanwhile; trying again helps.
-
-    """
-    session.flush()
-    previous = queries.latest_version(session, batch.id)
-    version = previous.version + 1 if previous is not None else 1
-    identity = Identity(
-        name=_name(batch, version),
-        version=version,
-        parent=previous.name if previous is not None else None,
-        frozen_at=batch.frozen_at or now(),
-    )
-    rules = _rules(batch, queries.excluded_annotators(session))
-    survey = surveying.survey(session, batch, rules)
-    sides = _draw_and_note(session, batch, survey)
-    maker = FolderMaker(session, batch, identity, rules, settings.pseudonym_secret.get_secret_value())
-    target = settings.datasets_root / identity.name
-    store.remove_drafts(target)
-    with store.draft_folder(target) as folder:
-        manifest, content = maker.write(folder, survey, sides)
-    dataset = PreferenceDataset(
-        name=identity.name,
-        batch_id=batch.id,
-        version=version,
-        manifest_sha256=hashlib.sha256(content).hexdigest(),
-        manifest=manifest.model_dump(mode="json"),
-        rows=manifest.rows,
-        frozen_at=identity.frozen_at,
-        parent_id=previous.id if previous is not None else None,
-        excluded_annotators=[person_id.hex for person_id in sorted(rules.excluded)],
-    )
-    session.add(dataset)
-    session.flush()
-    return dataset
 
 
 def all_datasets(session: Session) -> list[tuple[PreferenceDataset, Batch]]:
@@ -152,6 +108,11 @@ def export(
     return []
 
 
+def rules_of(batch: Batch, excluded: Iterable[UUID]) -> left_out.Rules:
+    """What a batch's dataset takes, with these annotators excluded."""
+    return left_out.Rules(excluded=frozenset(excluded), is_review_complete=batch.review_share >= 1)
+
+
 def recreate(session: Session, dataset: PreferenceDataset, target: Path, settings: Settings) -> None:
     """Make a dataset again from the database alone, with the same bytes.
 
@@ -162,7 +123,7 @@ def recreate(session: Session, dataset: PreferenceDataset, target: Path, setting
     """
     store.require_free(target)
     batch = session.get_one(Batch, dataset.batch_id)
-    rules = _rules(batch, [UUID(person_id) for person_id in dataset.excluded_annotators])
+    rules = rules_of(batch, [UUID(person_id) for person_id in dataset.excluded_annotators])
     manifest = manifest_of(dataset)
     identity = Identity(
         name=dataset.name,
@@ -183,28 +144,3 @@ def recreate(session: Session, dataset: PreferenceDataset, target: Path, setting
                 f"Restore the folder {folder_of(dataset, settings)} from a backup."
             )
             raise NotReproducibleError(msg)
-
-
-def _name(batch: Batch, version: int) -> str:
-    return f"batch-{batch.number:03d}" + (f"-v{version}" if version > 1 else "")
-
-
-def _rules(batch: Batch, excluded: Iterable[UUID]) -> left_out.Rules:
-    return left_out.Rules(excluded=frozenset(excluded), is_review_complete=batch.review_share >= 1)
-
-
-def _draw_and_note(session: Session, batch: Batch, survey: surveying.Survey) -> dict[UUID, Split]:
-    """Draw the split, and settle it for these conversations and prompts for ever."""
-    candidates = list(survey.candidates())
-    settled = queries.settled_prompts(session, {prompt for candidate in candidates for prompt in candidate.prompts})
-    drawn = split.draw(candidates, settled, split_rule(batch))
-    fresh = {
-        prompt: drawn.sides[candidate.conversation_id]
-        for candidate in candidates
-        if candidate.conversation_id in drawn.sides
-        for prompt in candidate.prompts
-        if prompt not in settled
-    }
-    queries.set_splits(session, drawn.sides)
-    queries.settle_prompts(session, batch.id, fresh)
-    return drawn.sides

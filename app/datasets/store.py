@@ -6,6 +6,7 @@ import secrets
 import shutil
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
 from app.errors import ConflictError, NotFoundError
@@ -22,36 +23,54 @@ class TargetTakenError(ConflictError):
     """Something else is where a dataset was to be written."""
 
 
+@dataclass(frozen=True, slots=True)
+class Draft:
+    """A hidden folder beside the one that it is to become."""
+
+    folder: Path
+    target: Path
+
+    def sync(self) -> None:
+        """Wait until everything in it is on disk; this may take long, and nothing is locked by it."""
+        for path in sorted(self.folder.rglob("*")):
+            _sync(path)
+        _sync(self.folder)
+
+    def publish(self) -> None:
+        """Give it its name, at once; what has the name already is replaced."""
+        if self.target.exists():
+            # A folder cannot be renamed onto a full one; the old one goes aside first.
+            aside = self.target.with_name(f".{self.target.name}.draft-{secrets.token_hex(8)}")
+            self.target.rename(aside)
+            shutil.rmtree(aside)
+        self.folder.rename(self.target)
+        _sync(self.target.parent)
+
+
+@contextmanager
+def draft(target: Path) -> Generator[Draft]:
+    """A fresh draft, which is removed at the end of the block unless it was published."""
+    folder = target.with_name(f".{target.name}.draft-{secrets.token_hex(8)}")
+    folder.mkdir(parents=True)
+    try:
+        yield Draft(folder, target)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @contextmanager
 def draft_folder(target: Path) -> Generator[Path]:
     """A fresh hidden folder beside ``target``, which becomes it at the end of the block, or is removed."""
-    draft = target.with_name(f".{target.name}.draft-{secrets.token_hex(8)}")
-    draft.mkdir(parents=True)
-    try:
-        yield draft
-        _publish(draft, target)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+    with draft(target) as begun:
+        yield begun.folder
+        begun.sync()
+        begun.publish()
 
 
 def remove_drafts(target: Path) -> None:
     """Remove what killed processes left behind; the caller makes sure, by a lock, that nobody is writing ``target``."""
     for draft in target.parent.glob(f".{glob.escape(target.name)}.draft-*"):
         shutil.rmtree(draft)
-
-
-def _publish(draft: Path, target: Path) -> None:
-    """Make a draft durable, then give it its name; what has the name already is replaced."""
-    for path in sorted(draft.rglob("*")):
-        _sync(path)
-    _sync(draft)
-    if target.exists():
-        # A folder cannot be renamed onto a full one; the old one goes aside first.
-        aside = target.with_name(f".{target.name}.draft-{secrets.token_hex(8)}")
-        target.rename(aside)
-        shutil.rmtree(aside)
-    draft.rename(target)
-    _sync(target.parent)
 
 
 def _sync(path: Path) -> None:

@@ -23,7 +23,7 @@ from app.models.comparisons import (
     Response,
     SamplingJob,
 )
-from app.models.datasets import PreferenceDataset, SplitPrompt
+from app.models.datasets import Freeze, PreferenceDataset, SplitPrompt
 from app.models.external import ExternalDataset, TrainingSet
 from app.models.people import ApiToken, AuditEvent, Person, PersonRole, SignInLink, SignInSession, TokenScope
 from app.models.pool import PoolPrompt, PoolPromptState
@@ -55,6 +55,7 @@ __all__ = [
     "ExternalDataset",
     "Flag",
     "FlagKind",
+    "Freeze",
     "GoldComparison",
     "Guideline",
     "GuidelineRead",

@@ -102,6 +102,7 @@ class Batch(Base):
     closing_at: Mapped[datetime | None] = mapped_column(default=None)
     closed_at: Mapped[datetime | None] = mapped_column(default=None)
     frozen_at: Mapped[datetime | None] = mapped_column(default=None)
+    """When its content was settled for ever; it is in review until its dataset is written, then frozen."""
 
 
 class BatchTarget(Base):

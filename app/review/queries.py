@@ -6,7 +6,7 @@ from uuid import UUID
 from sqlalchemy import ColumnElement, func, select
 from sqlalchemy.orm import Session, defer, joinedload
 
-from app.models import Annotation, Batch, BatchState, Comparison, Flag, Response, Review
+from app.models import Annotation, Batch, Comparison, Flag, Response, Review
 
 
 def _waiting(reviewer_id: UUID) -> tuple[ColumnElement[bool], ...]:
@@ -18,7 +18,7 @@ def _waiting(reviewer_id: UUID) -> tuple[ColumnElement[bool], ...]:
         select(Review.id).where(Review.annotation_id == Annotation.id, Review.revision == Annotation.revision).exists()
     )
     is_by_other = Annotation.annotator_id != reviewer_id
-    return (Annotation.is_primary.is_(True), Batch.state != BatchState.FROZEN, is_by_other, ~has_verdict)
+    return (Annotation.is_primary.is_(True), Batch.frozen_at.is_(None), is_by_other, ~has_verdict)
 
 
 def count_waiting(session: Session, reviewer_id: UUID) -> int:

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 from app.accounts import audit
 from app.conversations import history
 from app.errors import ConflictError, ForbiddenError, InvalidInputError, NotFoundError
-from app.models import Annotation, BatchState, Flag, Person, Response, Review, Verdict
+from app.models import Annotation, Flag, Person, Response, Review, Verdict
 from app.review import queries
 from contract.conversation import Message
 from contract.vocabulary import Side
@@ -119,7 +119,7 @@ def give_verdict(
     if annotation.annotator_id == reviewer.id:
         msg = "You made this annotation yourself; somebody else must review it."
         raise OwnWorkError(msg)
-    if batch.state is BatchState.FROZEN:
+    if batch.frozen_at is not None:
         msg = f"Batch {batch.number} is frozen; its annotations cannot be reviewed any more."
         raise BatchFrozenError(msg)
     if annotation.revision != revision:

@@ -9,12 +9,10 @@ from sqlalchemy.orm import Session
 from app.accounts import service as accounts
 from app.batches import guidelines
 from app.database import Database
-from app.datasets import service as datasets
 from app.external import service as external
 from app.external.drafts import Draft, Wanted
 from app.models import (
     ApiToken,
-    BatchState,
     ExternalDataset,
     PoolPrompt,
     RewardModel,
@@ -66,9 +64,8 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
         for objective in Objective:
             guidelines.add_version(session, objective, texts.long)
         frozen = factories.make_week(session, bea, conversations=4)
-        frozen.state = BatchState.IN_REVIEW
-        dataset = datasets.freeze(session, frozen, settings)
-        frozen.state = BatchState.FROZEN
+    dataset = factories.freeze(database, frozen, settings)
+    with database.write() as session:
         batch = factories.make_open_batch(session, curriculum=texts.long, system_prompt=texts.long)
         (annotation,) = factories.make_judged(session, batch, bea, texts.long)
         annotation.rationale = texts.long

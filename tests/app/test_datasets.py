@@ -4,7 +4,7 @@ import hashlib
 import shutil
 from collections import Counter
 from collections.abc import Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +14,12 @@ from sqlalchemy import insert, select, text
 from sqlalchemy.orm import Session
 
 from app.database import Database, connect
-from app.datasets import queries
+from app.datasets import freezing, queries, store
 from app.datasets import service as datasets
 from app.datasets.folder import FolderMaker, Identity
 from app.datasets.parquet import ROW_GROUP_ROWS, SCHEMA, FolderWriter
 from app.datasets.service import NotReproducibleError
+from app.datasets.split import prompt_key
 from app.datasets.store import TargetTakenError
 from app.datasets.survey import survey as survey_batch
 from app.datasets.verify import verify_folder
@@ -30,6 +31,7 @@ from app.models import (
     Comparison,
     ComparisonState,
     Conversation,
+    Freeze,
     Person,
     PersonRole,
     PreferenceDataset,
@@ -58,12 +60,9 @@ from tests import factories as make
 FROZEN_AT = datetime(2026, 11, 23, 9, 30, 1, 234567, tzinfo=UTC)
 
 
-def freeze(session: Session, batch: Batch, settings: Settings) -> PreferenceDataset:
-    """What the reconciler does with a batch that is due."""
-    batch.frozen_at = FROZEN_AT
-    dataset = datasets.freeze(session, batch, settings)
-    batch.state = BatchState.FROZEN
-    return dataset
+def freeze(database: Database, batch: Batch, settings: Settings) -> PreferenceDataset:
+    """What the reconciler does with a batch that is due, at a moment that tests know."""
+    return make.freeze(database, batch, settings, at=FROZEN_AT)
 
 
 def rows_of(folder: Path) -> list[dict[str, Any]]:
@@ -122,7 +121,7 @@ def add_feedback(session: Session, batch: Batch) -> None:
 def test_the_manifest_counts_what_the_files_hold(database: Database, settings: Settings) -> None:
     with database.write() as session:
         batch = make.make_week(session, make.make_person(session), conversations=9)
-        dataset = freeze(session, batch, settings)
+    dataset = freeze(database, batch, settings)
     folder = datasets.folder_of(dataset, settings)
     assert verify_folder(folder, manifest_sha256=dataset.manifest_sha256) == []
     manifest = Manifest.model_validate_json((folder / "manifest.json").read_bytes())
@@ -175,8 +174,8 @@ def test_a_row_says_everything_that_is_known_of_a_comparison(database: Database,
                 is_primary=False,
             )
         make.make_judged(session, batch, bo, "Hello again")
-        dataset = freeze(session, batch, settings)
         chosen = annotations[1].chosen_response_id
+    dataset = freeze(database, batch, settings)
     rows = rows_of(datasets.folder_of(dataset, settings))
     row = next(row for row in rows if row["turn"] == 2)
     del row["split"]
@@ -213,7 +212,7 @@ def test_a_row_says_what_else_the_batch_asked_for(database: Database, settings: 
         comparison = session.get_one(Comparison, full.comparison_id)
         comparison.risk_category, comparison.attack_vector = RiskCategory.UNQUALIFIED_ADVICE, AttackVector.NON_ENGLISH
         session.get_one(Conversation, comparison.conversation_id).source = PromptSource.POOL
-        dataset = freeze(session, batch, settings)
+    dataset = freeze(database, batch, settings)
     names = ("risk_category", "attack_vector", "prompt_source", "chosen_quality", "rejected_quality", "edited")
     found = {
         row["objective"]: tuple(row[name] for name in names) for row in rows_of(datasets.folder_of(dataset, settings))
@@ -232,7 +231,7 @@ def test_what_one_annotator_skips_and_another_judges_is_a_row(database: Database
         comparison = make.make_pool_comparison(session, batch)
         session.add(Skip(comparison_id=comparison.id, annotator_id=bo.id, reason=SkipReason.CANNOT_JUDGE))
         make.make_annotation(session, comparison, ann)
-        dataset = freeze(session, batch, settings)
+    dataset = freeze(database, batch, settings)
     manifest = datasets.manifest_of(dataset)
     assert (manifest.rows, manifest.left_out) == (1, {})
 
@@ -248,15 +247,17 @@ def test_a_dataset_of_an_older_version_is_checked_and_made_again_as_it_was(
     with database.write() as session:
         batch = make.make_week(session, make.make_person(session), conversations=4)
         add_feedback(session, batch)
-        dataset = freeze(session, batch, settings)
+    frozen = freeze(database, batch, settings)
+    with database.write() as session:
+        dataset = datasets.get(session, frozen.name)
         # As an app of that time would have written it.
         stored = datasets.folder_of(dataset, settings)
         shutil.rmtree(stored)
-        survey = survey_batch(session, batch, datasets._rules(batch, []))
+        survey = survey_batch(session, batch, datasets.rules_of(batch, []))
         identity = Identity(dataset.name, 1, None, FROZEN_AT, format_version=version)
         secret = settings.pseudonym_secret.get_secret_value()
         stored.mkdir()
-        manifest, content = FolderMaker(session, batch, identity, datasets._rules(batch, []), secret).write(
+        manifest, content = FolderMaker(session, batch, identity, datasets.rules_of(batch, []), secret).write(
             stored, survey, queries.splits(session, batch.id)
         )
         dataset.manifest = manifest.model_dump(mode="json")
@@ -287,7 +288,7 @@ def test_swapping_the_sides_changes_nothing_but_the_side(database: Database, set
             comparison = make.make_comparison(session, conversation, f"Side {side}?")
             make.make_ready(session, comparison, ("good", "bad") if side is Side.A else ("bad", "good"))
             make.make_annotation(session, comparison, ann, side=side)
-        dataset = freeze(session, batch, settings)
+    dataset = freeze(database, batch, settings)
     rows = rows_of(datasets.folder_of(dataset, settings))
     assert {(row["chosen"][0]["content"], row["rejected"][0]["content"]) for row in rows} == {("good", "bad")}
     assert {row["chosen_side"] for row in rows} == {"a", "b"}
@@ -303,7 +304,7 @@ def test_margins_follow_the_scheme_of_the_batch(sqlite_settings: Settings, schem
     with database.write() as session:
         batch = make.make_week(session, make.make_person(session), conversations=4)
         batch.margin_scheme = scheme
-        dataset = freeze(session, batch, sqlite_settings)
+    dataset = freeze(database, batch, sqlite_settings)
     database.dispose()
     found = {row["strength"]: row["margin"] for row in rows_of(datasets.folder_of(dataset, sqlite_settings))}
     largest = {MarginScheme.NONE: 0.0, MarginScheme.SMALL: 1.0, MarginScheme.LARGE: 3.0}[scheme]
@@ -328,11 +329,11 @@ def test_every_comparison_that_is_no_row_has_one_reason(database: Database, sett
         long = "a later prompt that is long enough to stand for itself, without the turns before it"
         torn = make.make_judged(session, batch, ann, "known from before", long)
         for prompt, split in (("known from before", Split.TRAIN), (long, Split.TEST)):
-            session.add(SplitPrompt(prompt_hash=datasets.split.prompt_key(prompt), split=split, batch_id=batch.id))
+            session.add(SplitPrompt(prompt_hash=prompt_key(prompt), split=split, batch_id=batch.id))
         for annotation in (*good, *unsafe, *torn):
             review(session, annotation, Verdict.APPROVED)
         review(session, bad[0], Verdict.REJECTED)
-        dataset = freeze(session, batch, settings)
+    dataset = freeze(database, batch, settings)
     manifest = datasets.manifest_of(dataset)
     assert manifest.left_out == {
         LeftOut.SAMPLING_FAILED: 1,
@@ -359,7 +360,7 @@ def test_unreviewed_work_is_taken_unless_every_review_was_asked_for(database: Da
         make.make_judged(session, batch, ann, "nobody looked at this one")
         (bad,) = make.make_judged(session, batch, ann, "rejected")
         review(session, bad, Verdict.REJECTED)
-        dataset = freeze(session, batch, settings)
+    dataset = freeze(database, batch, settings)
     assert (dataset.rows, datasets.manifest_of(dataset).left_out) == (1, {LeftOut.REJECTED_IN_REVIEW: 1})
 
 
@@ -369,7 +370,7 @@ def test_a_verdict_on_an_older_revision_does_not_count(database: Database, setti
         (annotation,) = make.make_judged(session, batch, make.make_person(session), "changed after the review")
         review(session, annotation, Verdict.REJECTED)
         annotation.revision = 2
-        dataset = freeze(session, batch, settings)
+    dataset = freeze(database, batch, settings)
     assert dataset.rows == 1
 
 
@@ -377,11 +378,12 @@ def test_sides_are_noted_and_hold_for_later_batches(database: Database, settings
     with database.write() as session:
         ann = make.make_person(session)
         first = make.make_week(session, ann)
-        frozen = freeze(session, first, settings)
+    frozen = freeze(database, first, settings)
+    with database.write() as session:
         sides = {row["conversation_id"]: row["split"] for row in rows_of(datasets.folder_of(frozen, settings))}
         assert {str(row.id): row.split for row in session.scalars(select(Conversation))} == sides
         second = make.make_week(session, ann)
-        again = freeze(session, second, settings)
+    again = freeze(database, second, settings)
     where = {
         (batch, row["prompt"][0]["content"]): row["split"]
         for batch, dataset in ((1, frozen), (2, again))
@@ -398,10 +400,11 @@ def test_freezing_again_makes_a_new_version_and_moves_nothing(database: Database
         ann, bo = make.make_person(session), make.make_person(session, "Bo")
         batch = make.make_week(session, ann)
         make.make_judged(session, batch, bo, "By Bo")
-        first = freeze(session, batch, settings)
-        before = bytes_of(datasets.folder_of(first, settings))
-        bo.is_excluded = True
-        second = freeze(session, batch, settings)
+    first = freeze(database, batch, settings)
+    before = bytes_of(datasets.folder_of(first, settings))
+    with database.write() as session:
+        session.get_one(Person, bo.id).is_excluded = True
+    second = freeze(database, batch, settings)
     assert (second.name, second.version, second.parent_id) == ("batch-001-v2", 2, first.id)
     assert datasets.manifest_of(second).parent == "batch-001"
     assert datasets.manifest_of(second).left_out == {LeftOut.ANNOTATOR_EXCLUDED: 1}
@@ -418,7 +421,7 @@ def test_a_dataset_is_made_again_with_the_same_bytes(database: Database, setting
         ann = make.make_person(session)
         batch = make.make_week(session, ann)
         add_feedback(session, batch)
-        dataset = freeze(session, batch, settings)
+    dataset = freeze(database, batch, settings)
     stored = datasets.folder_of(dataset, settings)
     with database.write() as session:
         # What is decided later makes no difference to what was frozen.
@@ -438,7 +441,9 @@ def test_a_dataset_is_made_again_with_the_same_bytes(database: Database, setting
 def test_a_dataset_that_cannot_be_made_again_is_refused(database: Database, settings: Settings, tmp_path: Path) -> None:
     with database.write() as session:
         batch = make.make_week(session, make.make_person(session))
-        dataset = freeze(session, batch, settings)
+    frozen = freeze(database, batch, settings)
+    with database.write() as session:
+        dataset = datasets.get(session, frozen.name)
         session.execute(text("UPDATE comparisons SET prompt = 'changed by hand'"))
         session.expire_all()
         with pytest.raises(NotReproducibleError, match="rows in the database were changed by hand"):
@@ -452,14 +457,21 @@ def test_a_dataset_that_cannot_be_made_again_is_refused(database: Database, sett
 
 
 def test_a_crash_between_folder_and_commit_is_mended_by_the_next_attempt(
-    database: Database, settings: Settings
+    database: Database, settings: Settings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with database.write() as session:
-        batch_id = make.make_week(session, make.make_person(session)).id
-    with pytest.raises(RuntimeError), database.write() as session:  # noqa: PT012 - the freeze is what comes before
-        lost = freeze(session, session.get_one(Batch, batch_id), settings)
+        batch = make.make_week(session, make.make_person(session))
+    publish = store.Draft.publish
+
+    def publish_and_fail(draft: store.Draft) -> None:
+        publish(draft)
         msg = "the power fails"
         raise RuntimeError(msg)
+
+    monkeypatch.setattr(store.Draft, "publish", publish_and_fail)
+    with pytest.raises(RuntimeError, match="the power fails"):
+        freeze(database, batch, settings)
+    monkeypatch.undo()
     folder = settings.datasets_root / "batch-001"
     left_behind = bytes_of(folder)
     (folder / "helpfulness" / "junk.parquet").write_text("half a file")
@@ -467,28 +479,33 @@ def test_a_crash_between_folder_and_commit_is_mended_by_the_next_attempt(
     killed.mkdir()
     with database.read() as session:
         assert datasets.all_datasets(session) == []
-        assert session.scalars(select(SplitPrompt)).all() == []
-        assert session.scalars(select(Conversation.split).distinct()).all() == [None]
-    with database.write() as session:
-        dataset = freeze(session, session.get_one(Batch, batch_id), settings)
-    assert dataset.manifest_sha256 == lost.manifest_sha256
+        assert session.get_one(Batch, batch.id).state is BatchState.IN_REVIEW
+        (waiting,) = session.scalars(select(Freeze))
+        assert waiting.error == "RuntimeError: the power fails"
+        assert waiting.holder is None
+    assert freezing.work_off(database, settings, waiting.next_attempt_at - timedelta(seconds=1)) == 0
+    assert freezing.work_off(database, settings, waiting.next_attempt_at) == 1
+    with database.read() as session:
+        assert datasets.get(session, "batch-001").rows
+        assert session.get_one(Batch, batch.id).state is BatchState.FROZEN
     assert bytes_of(folder) == left_behind
     assert list(settings.datasets_root.iterdir()) == [folder]
 
 
 def test_an_unfinished_folder_is_never_seen(database: Database, settings: Settings) -> None:
     with database.write() as session:
-        batch_id = make.make_week(session, make.make_person(session)).id
+        batch = make.make_week(session, make.make_person(session))
         # A response whose origin is not known cannot be a row: writing fails in the middle.
         session.execute(text("UPDATE responses SET engine = NULL"))
-    with pytest.raises(ValueError, match="engine"), database.write() as session:
-        freeze(session, session.get_one(Batch, batch_id), settings)
+    with pytest.raises(ValueError, match="engine"):
+        freeze(database, batch, settings)
     assert list(settings.datasets_root.iterdir()) == []
 
 
 def test_a_batch_without_rows_freezes_too(database: Database, settings: Settings) -> None:
     with database.write() as session:
-        dataset = freeze(session, make.make_open_batch(session), settings)
+        batch = make.make_open_batch(session)
+    dataset = freeze(database, batch, settings)
     folder = datasets.folder_of(dataset, settings)
     assert verify_folder(folder) == []
     assert sorted(path.name for path in folder.iterdir()) == ["README.md", "manifest.json"]
@@ -499,7 +516,8 @@ def test_a_batch_without_rows_freezes_too(database: Database, settings: Settings
 def test_verify_names_the_file_that_is_wrong(sqlite_settings: Settings, damage: str) -> None:
     database = connect(sqlite_settings.database_url)
     with database.write() as session:
-        dataset = freeze(session, make.make_week(session, make.make_person(session)), sqlite_settings)
+        batch = make.make_week(session, make.make_person(session))
+    dataset = freeze(database, batch, sqlite_settings)
     database.dispose()
     folder = datasets.folder_of(dataset, sqlite_settings)
     name = "safety/test-00000-of-00001.parquet"
@@ -530,7 +548,8 @@ def test_verify_names_the_file_that_is_wrong(sqlite_settings: Settings, damage: 
 def test_a_large_part_is_cut_into_files_and_row_groups(tmp_path: Path, sqlite_settings: Settings) -> None:
     database = connect(sqlite_settings.database_url)
     with database.write() as session:
-        dataset = freeze(session, make.make_week(session, make.make_person(session), conversations=2), sqlite_settings)
+        batch = make.make_week(session, make.make_person(session), conversations=2)
+    dataset = freeze(database, batch, sqlite_settings)
     database.dispose()
     row = rows_of(datasets.folder_of(dataset, sqlite_settings))[0]
     del row["split"]
@@ -577,10 +596,8 @@ def test_both_databases_give_the_same_bytes(sqlite_settings: Settings, postgresq
             if rows:
                 target.execute(insert(table), rows)
     other_settings = sqlite_settings.model_copy(update={"datasets_dir": tmp_path / "elsewhere"})
-    with sqlite.write() as session:
-        here = freeze(session, session.get_one(Batch, batch.id), sqlite_settings)
-    with postgresql.write() as session:
-        there = freeze(session, session.get_one(Batch, batch.id), other_settings)
+    here = freeze(sqlite, batch, sqlite_settings)
+    there = freeze(postgresql, batch, other_settings)
     sqlite.dispose()
     assert here.manifest_sha256 == there.manifest_sha256
     assert bytes_of(datasets.folder_of(here, sqlite_settings)) == bytes_of(datasets.folder_of(there, other_settings))

@@ -14,7 +14,7 @@ from app.accounts import service as accounts
 from app.database import Database
 from app.datasets import service as datasets
 from app.main import create_app
-from app.models import PreferenceDataset, TokenScope, now
+from app.models import PreferenceDataset, TokenScope
 from app.settings import Settings
 from tests import factories as make
 
@@ -41,8 +41,7 @@ def run(settings: Settings, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capt
 def frozen(database: Database, settings: Settings) -> PreferenceDataset:
     with database.write() as session:
         batch = make.make_week(session, make.make_person(session), conversations=2)
-        batch.frozen_at = now()
-        return datasets.freeze(session, batch, settings)
+    return make.freeze(database, batch, settings)
 
 
 @pytest.fixture

@@ -11,9 +11,8 @@ from sqlalchemy import select
 
 from app.database import connect
 from app.datasets import card
-from app.datasets import service as datasets
 from app.datasets.parquet import SCHEMA
-from app.models import Annotation, now
+from app.models import Annotation
 from app.paths import ROOT
 from app.settings import Settings
 from contract.dataset import PreferenceRow
@@ -41,9 +40,8 @@ def frozen(sqlite_template: Path, tmp_path_factory: pytest.TempPathFactory) -> P
             annotation.edited_text = "Even better."
         small = make.make_open_batch(session)
         make.make_judged(session, small, ann, "The only conversation")
-        for batch in (full, small):
-            batch.frozen_at = now()
-            datasets.freeze(session, batch, settings)
+    for batch in (full, small):
+        make.freeze(database, batch, settings)
     database.dispose()
     return here / "datasets"
 

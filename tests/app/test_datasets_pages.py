@@ -12,7 +12,7 @@ from fastapi.testclient import TestClient
 from app.accounts import service as accounts
 from app.database import Database
 from app.datasets import service as datasets
-from app.models import PersonRole, PreferenceDataset, TokenScope, now
+from app.models import PersonRole, PreferenceDataset, TokenScope
 from app.settings import Settings
 from contract.vocabulary import Objective
 from tests import factories as make
@@ -29,8 +29,7 @@ def frozen(database: Database, settings: Settings) -> PreferenceDataset:
         batch = make.make_week(session, ann, conversations=2)
         make.make_judged(session, batch, ann, "<script>alert(1)</script> **loud** ![x](http://evil.example/x.png)")
         make.make_judged(session, batch, ann, "unsafe", objective=Objective.SAFETY, safe=(False, True))
-        batch.frozen_at = now()
-        return datasets.freeze(session, batch, settings)
+    return make.freeze(database, batch, settings)
 
 
 @pytest.fixture

@@ -13,7 +13,7 @@ from app.database import Database
 from app.datasets import service as datasets
 from app.insights import service as insights
 from app.insights.statistics import Share
-from app.models import Annotation, Batch, Comparison, PersonRole, Response, new_id, now
+from app.models import Annotation, Batch, Comparison, PersonRole, Response, new_id
 from app.settings import Settings
 from contract.vocabulary import Generation, Strength
 from tests.app.annotating import PARTIAL, ask, screen
@@ -21,6 +21,7 @@ from tests.app.generations import BOTH, pair, pairs, promote
 from tests.conftest import Browser
 from tests.factories import (
     checkpoint_files,
+    freeze,
     make_annotation,
     make_checkpoint,
     make_comparison,
@@ -70,10 +71,7 @@ def test_rows_name_checkpoint_and_generation_and_statistics_count_the_contests(
     assert "<td>1</td><td>0</td><td>-" in text
     assert "<td>2</td><td>4</td><td>75.0 % <span" in text
 
-    with database.write() as session:
-        closed = session.get_one(Batch, batch.id)
-        closed.frozen_at = now()
-        dataset = datasets.freeze(session, closed, settings)
+    dataset = freeze(database, batch, settings)
     folder = datasets.folder_of(dataset, settings)
     rows = [row for file in sorted(folder.rglob("*.parquet")) for row in pq.read_table(file).to_pylist()]
     assert len(rows) == len(strengths)

@@ -57,7 +57,10 @@ from contract.vocabulary import Objective, Side, Strength
 from tests import factories
 from tests.conftest import Browser
 
-STEPS = 4
+STEPS = 5
+COMMITS = 10
+# After it, the lease of a process that was killed while it wrote a dataset is over.
+LEASE = timedelta(minutes=2)
 """Of a week that is over: stop taking prompts, close, freeze, and open the next one."""
 
 
@@ -96,7 +99,7 @@ def require_one_cycle(database: Database, settings: Settings) -> None:
         jobs = Counter(session.scalars(select(SamplingJob.state)))
         settled = session.scalar(select(func.count()).select_from(SplitPrompt))
     assert states == {1: BatchState.FROZEN, 2: BatchState.OPEN}
-    once = ("batch.closing", "batch.closed", "batch.frozen", "batch.opened")
+    once = ("batch.closing", "batch.closed", "batch.settled", "batch.frozen", "batch.opened")
     assert events == Counter({"batch.created": 2} | dict.fromkeys(once, 1))
     assert comparisons == {ComparisonState.ANNOTATED: 6, ComparisonState.ABANDONED: 2}
     assert jobs == {WorkState.DONE: 7, WorkState.CANCELLED: 1}
@@ -121,14 +124,21 @@ def killed_at_commit(database: Database, number: int) -> Iterator[None]:
         event.remove(database.writing, "commit", die)
 
 
-@pytest.mark.parametrize("step", range(STEPS))
-def test_a_crash_in_any_step_is_mended_by_the_next_call(database: Database, settings: Settings, step: int) -> None:
+@pytest.mark.parametrize("commit", range(COMMITS))
+def test_a_crash_in_any_step_is_mended_by_the_next_call(database: Database, settings: Settings, commit: int) -> None:
     at = make_due_week(database)
-    with killed_at_commit(database, step), pytest.raises(Killed):
+    with killed_at_commit(database, commit), pytest.raises(Killed):
         run_through(database, settings, at)
-    assert run_through(database, settings, at) == STEPS - step
+    run_through(database, settings, at + LEASE)
     require_one_cycle(database, settings)
-    assert run_through(database, settings, at) == 0
+    assert run_through(database, settings, at + LEASE) == 0
+
+
+def test_no_commit_of_the_cycle_was_forgotten(database: Database, settings: Settings) -> None:
+    at = make_due_week(database)
+    with killed_at_commit(database, COMMITS):
+        assert run_through(database, settings, at) == STEPS
+    require_one_cycle(database, settings)
 
 
 def test_processes_at_once_take_each_step_once(database: Database, settings: Settings) -> None:
@@ -276,7 +286,7 @@ def test_what_an_annotator_holds_may_be_finished_within_the_grace_time(
     assert run_through(database, settings, now() + timedelta(seconds=1)) == 2
     assert close_states(database)[0] is BatchState.CLOSING
     assert place_of(database, bo) == (AssignmentState.HELD, until)
-    assert run_through(database, settings, now() + timedelta(minutes=61)) == 2
+    assert run_through(database, settings, now() + timedelta(minutes=61)) == 3
     wanted = ComparisonState.ANNOTATED if is_second_opinion else ComparisonState.ABANDONED
     assert close_states(database) == (BatchState.FROZEN, {"Held?": wanted})
     assert place_of(database, bo) == (AssignmentState.GIVEN_BACK, None)
@@ -358,14 +368,14 @@ def test_a_batch_in_trouble_does_not_keep_the_next_one_back(database: Database, 
     at = make_due_week(database)
     settings.datasets_root.parent.mkdir(exist_ok=True)
     settings.datasets_root.write_text("a file is in the way")
-    for _ in range(3):
+    for minutes in range(3):
         with pytest.raises(NotADirectoryError):
-            run_through(database, settings, at)
+            run_through(database, settings, at + timedelta(minutes=minutes))
     with database.read() as session:
         states = {batch.number: batch.state for batch in session.scalars(select(Batch))}
     assert states == {1: BatchState.IN_REVIEW, 2: BatchState.OPEN}
     settings.datasets_root.unlink()
-    run_through(database, settings, at)
+    run_through(database, settings, at + timedelta(minutes=10))
     require_one_cycle(database, settings)
 
 
@@ -394,10 +404,10 @@ def test_the_share_to_review_is_counted_without_rounding_errors(database: Databa
             Review(annotation_id=one.id, revision=1, reviewer_id=bo.id, verdict=Verdict.APPROVED) for one in judged[:10]
         )
         last = judged[10].id
-    assert run_through(database, settings, at) == STEPS - 1
+    assert run_through(database, settings, at) == STEPS - 2
     with database.write() as session:
         session.add(Review(annotation_id=last, revision=1, reviewer_id=bo.id, verdict=Verdict.APPROVED))
-    assert run_through(database, settings, at) == 1
+    assert run_through(database, settings, at) == 2
 
 
 @pytest.mark.parametrize("database_url", ["sqlite"], indirect=True)

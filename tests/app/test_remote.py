@@ -24,7 +24,7 @@ from app.datasets import service as datasets
 from app.external import service as external
 from app.external.drafts import Wanted
 from app.main import create_app
-from app.models import PreferenceDataset, TokenScope, now
+from app.models import PreferenceDataset, TokenScope
 from app.settings import Settings
 from app.training_sets import service as training_sets
 from app.training_sets.service import SetWanted
@@ -96,8 +96,7 @@ class Elsewhere:
 def frozen(database: Database, settings: Settings) -> PreferenceDataset:
     with database.write() as session:
         batch = make.make_week(session, make.make_person(session), conversations=4)
-        batch.frozen_at = now()
-        return datasets.freeze(session, batch, settings)
+    return make.freeze(database, batch, settings)
 
 
 @pytest.fixture

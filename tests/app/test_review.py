@@ -156,7 +156,7 @@ def test_a_frozen_batch_takes_no_verdict(
     annotation_id: UUID, database: Database, sign_in: Callable[..., Browser]
 ) -> None:
     with database.write() as session:
-        session.scalars(select(Batch)).one().state = BatchState.FROZEN
+        session.scalars(select(Batch)).one().frozen_at = now()
     reviewer = sign_in(PersonRole.REVIEWER)
     answer = reviewer.post(f"/review/{annotation_id}", {"verdict": "approved", "revision": "1"})
     assert answer.status_code == 409

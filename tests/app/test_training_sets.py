@@ -15,7 +15,7 @@ from app.database import Database
 from app.datasets import service as datasets
 from app.external import service as external
 from app.external.drafts import Wanted
-from app.models import Batch, ExternalDataset, PersonRole, PreferenceDataset, TokenScope, now
+from app.models import Batch, ExternalDataset, PersonRole, PreferenceDataset, TokenScope
 from app.settings import Settings
 from app.training_sets import service
 from app.training_sets.folder import DamagedMemberError
@@ -37,8 +37,7 @@ def frozen(database: Database, settings: Settings) -> PreferenceDataset:
         for number, strength in enumerate(Strength):
             for objective in Objective:
                 make.make_judged(session, batch, ann, f"{strength} {number}", objective=objective, strength=strength)
-        batch.frozen_at = now()
-        return datasets.freeze(session, batch, settings)
+    return make.freeze(database, batch, settings)
 
 
 def rows_of(folder: Path, split: Split | None = None) -> list[dict[str, Any]]:
@@ -265,7 +264,8 @@ def test_the_api_defines_and_describes_sets(
 def test_versions_of_one_batch_are_not_united(
     frozen: PreferenceDataset, database: Database, settings: Settings
 ) -> None:
-    with database.write() as session:
-        again = datasets.freeze(session, session.get_one(Batch, frozen.batch_id), settings)
+    with database.read() as session:
+        batch = session.get_one(Batch, frozen.batch_id)
+    again = make.freeze(database, batch, settings)
     with pytest.raises(service.UnknownMemberError, match="are versions of the same batch"):
         service.define(database, SetWanted(name="both", frozen=[frozen.name, again.name]), settings)

@@ -7,8 +7,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Browser, expect
 
-from app.datasets import service as datasets
-from app.models import BatchState, PersonRole, now
+from app.models import PersonRole
 from app.settings import Settings
 from tests import factories
 from tests.browser.conftest import free_port
@@ -29,9 +28,7 @@ def played(tmp_path: Path) -> Iterator[Stage]:
         settings.ensure_secrets()
         with played.database.write() as session:
             batch = factories.make_week(session, factories.make_person(session), conversations=6)
-            batch.frozen_at = now()
-            datasets.freeze(session, batch, settings)
-            batch.state = BatchState.FROZEN
+        factories.freeze(played.database, batch, settings)
         yield played
 
 

@@ -314,7 +314,7 @@ def _copy(connection: Connection, shape: _Shape, count: int, people: int) -> Non
         copy(Comparison, _is(connection, "id", first), **ids, prompt=prompt)
         for side in Side:
             response = _id(Response, 0, shape, turn, side)
-            words = f"{_varied()} || ' {turn}{side.value} ' || CAST(n.i AS VARCHAR)"
+            words = f"{_noise(connection) if shape.week else _varied()} || ' {turn}{side.value} ' || CAST(n.i AS VARCHAR)"
             ids = {"id": own(Response, turn, side), "comparison_id": comparison}
             copy(Response, _is(connection, "id", response), **ids, text=words)
         copy(SamplingJob, of_first, id=own(SamplingJob, turn), comparison_id=comparison)
@@ -341,13 +341,20 @@ def _copy_row(connection: Connection, table: Table, where: str, replaced: Mappin
     connection.execute(text(f"CREATE TEMPORARY TABLE first_one AS SELECT * FROM {table.name} WHERE {where}"))  # noqa: S608
     if count > 0:
         insert = f"INSERT INTO {table.name} ({', '.join(columns)}) SELECT {values} FROM n CROSS JOIN first_one t"  # noqa: S608
-        used = {f"text_{place}": words for place, words in enumerate(TEXTS)} if "text" in replaced else {}
+        used = {f"text_{place}": words for place, words in enumerate(TEXTS) if f":text_{place}" in values}
         connection.execute(text(f"{series} {insert}"), used)
 
 
 def _varied() -> str:
     cases = " ".join(f"WHEN {place} THEN CAST(:text_{place} AS TEXT)" for place in range(len(TEXTS)))
     return f"CASE n.i % {len(TEXTS)} {cases} END"
+
+
+def _noise(connection: Connection) -> str:
+    """About 234 tokens' worth of characters, different in every response: it compresses by half, as prose does."""
+    if connection.dialect.name == "sqlite":
+        return "hex(randomblob(480))"
+    return " || ".join(["md5(random()::text)"] * 30)
 
 
 def _tail(model: type[Base], shape: _Shape | None, turn: int, side: Side | None) -> str:

@@ -314,7 +314,8 @@ def _copy(connection: Connection, shape: _Shape, count: int, people: int) -> Non
         copy(Comparison, _is(connection, "id", first), **ids, prompt=prompt)
         for side in Side:
             response = _id(Response, 0, shape, turn, side)
-            words = f"{_noise(connection) if shape.week else _varied()} || ' {turn}{side.value} ' || CAST(n.i AS VARCHAR)"
+            told = _noise(connection) if shape.week else _varied()
+            words = f"{told} || ' {turn}{side.value} ' || CAST(n.i AS VARCHAR)"
             ids = {"id": own(Response, turn, side), "comparison_id": comparison}
             copy(Response, _is(connection, "id", response), **ids, text=words)
         copy(SamplingJob, of_first, id=own(SamplingJob, turn), comparison_id=comparison)

@@ -1,5 +1,6 @@
 """The counting SQL behind the statistics: each query reads one batch, in one pass."""
 
+from collections.abc import Iterable
 from datetime import datetime
 from typing import Any
 from uuid import UUID
@@ -8,7 +9,7 @@ from sqlalchemy import case, func, select
 from sqlalchemy.orm import InstrumentedAttribute, Session, aliased
 
 from app.insights.statistics import Judgements, Sizes
-from app.models import Annotation, Comparison, Person, Response, Skip, SkipReason
+from app.models import Annotation, Batch, Comparison, KeptInsights, Person, Response, Skip, SkipReason
 
 
 def sizes(session: Session, batch_id: UUID) -> Sizes:
@@ -98,6 +99,23 @@ def skips_by_reason(session: Session, batch_id: UUID) -> dict[SkipReason, int]:
         .group_by(Skip.reason)
     )
     return dict(rows.all())
+
+
+def kept(session: Session, batch_ids: Iterable[UUID]) -> dict[UUID, KeptInsights]:
+    """The statistics that were kept, by batch."""
+    rows = session.scalars(select(KeptInsights).where(KeptInsights.batch_id.in_(list(batch_ids))))
+    return {row.batch_id: row for row in rows}
+
+
+def settled_without_insights(session: Session) -> list[Batch]:
+    """The batches in which nothing changes any more, and whose statistics are not kept yet."""
+    return list(
+        session.scalars(
+            select(Batch)
+            .outerjoin(KeptInsights, KeptInsights.batch_id == Batch.id)
+            .where(Batch.frozen_at.is_not(None), KeptInsights.batch_id.is_(None))
+        )
+    )
 
 
 def names(session: Session, person_ids: set[UUID]) -> dict[UUID, str]:

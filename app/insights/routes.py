@@ -28,5 +28,5 @@ class InsightsPage(Page):
 def insights_page(request: Request, session: SessionDep, _visitor: AdminDep) -> HTMLResponse:
     """The statistics of every batch that has opened, the oldest first."""
     opened = batches.opened(session)
-    page = InsightsPage(batches=[(batch, service.batch_statistics(session, batch)) for batch in opened])
+    page = InsightsPage(batches=service.statistics_of(session, opened))
     return render(request, "insights/insights.html", page)

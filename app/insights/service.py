@@ -1,13 +1,24 @@
-"""Gathers the statistics of a batch; everything here only reads."""
+"""Gathers the statistics of batches; those of a settled batch are counted once and kept."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
+from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
 
+from app.database import Database
 from app.insights import queries
-from app.insights.statistics import AnnotatorRow, BatchStatistics, BatchWork, Judgements, Share, side_a_by_annotator
-from app.models import Batch
+from app.insights.statistics import (
+    AnnotatorRow,
+    BatchStatistics,
+    BatchWork,
+    Judgements,
+    Share,
+    side_a_by_annotator,
+    together,
+)
+from app.models import Batch, KeptInsights
 
 
 @dataclass(frozen=True)
@@ -18,13 +29,54 @@ class BatchInsights:
     work: BatchWork
 
 
+_STATISTICS = TypeAdapter(BatchStatistics)
+_WORK = TypeAdapter(BatchWork)
+
+
+def statistics_of(session: Session, batches: Sequence[Batch]) -> list[tuple[Batch, BatchStatistics]]:
+    """What the annotations of some batches say."""
+    kept = queries.kept(session, [batch.id for batch in batches])
+    return [
+        (
+            batch,
+            _STATISTICS.validate_python(kept[batch.id].statistics)
+            if batch.id in kept
+            else _statistics(session, batch, queries.judgements(session, batch.id)),
+        )
+        for batch in batches
+    ]
+
+
 def batch_statistics(session: Session, batch: Batch) -> BatchStatistics:
     """What the annotations of a batch say."""
-    return _statistics(session, batch, queries.judgements(session, batch.id))
+    ((_, statistics),) = statistics_of(session, [batch])
+    return statistics
 
 
 def batch_insights(session: Session, batch: Batch) -> BatchInsights:
     """What the annotations of a batch say, and how its annotators work."""
+    kept = queries.kept(session, [batch.id]).get(batch.id)
+    if kept is not None:
+        return BatchInsights(
+            statistics=_STATISTICS.validate_python(kept.statistics), work=_WORK.validate_python(kept.work)
+        )
+    return _count(session, batch)
+
+
+def keep_settled(database: Database) -> int:
+    """Count each settled batch once and keep the result, since nothing in it changes; says how many."""
+    with database.read() as session:
+        counted = [(batch.id, _count(session, batch)) for batch in queries.settled_without_insights(session)]
+    for batch_id, insights in counted:
+        with database.write() as session:
+            if batch_id not in queries.kept(session, [batch_id]):
+                statistics = _STATISTICS.dump_python(insights.statistics, mode="json")
+                work = _WORK.dump_python(insights.work, mode="json")
+                session.add(KeptInsights(batch_id=batch_id, statistics=statistics, work=work))
+    return len(counted)
+
+
+def _count(session: Session, batch: Batch) -> BatchInsights:
     judgements = queries.judgements(session, batch.id)
     work = BatchWork(
         median_seconds=queries.median_seconds(session, batch.id),
@@ -41,7 +93,7 @@ def counts_since(session: Session, since: datetime) -> list[tuple[str, int]]:
 
 def _statistics(session: Session, batch: Batch, judgements: list[Judgements]) -> BatchStatistics:
     return BatchStatistics(
-        sizes=queries.sizes(session, batch.id), judgements=tuple(one for one in judgements if one.is_primary)
+        sizes=queries.sizes(session, batch.id), judgements=together(one for one in judgements if one.is_primary)
     )
 
 

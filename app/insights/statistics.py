@@ -3,7 +3,7 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from uuid import UUID
 
 from contract.vocabulary import Generation, Objective, SafetyBin, Side, Strength
@@ -90,7 +90,8 @@ class BatchWork:
 class Judgements:
     """How many annotations are alike in everything that the statistics tell apart."""
 
-    annotator_id: UUID
+    annotator_id: UUID | None
+    """``None`` where the annotations of all annotators are counted together."""
     is_primary: bool
     """Only primary annotations are rows of a dataset; the others count for their annotator."""
     objective: Objective
@@ -150,10 +151,19 @@ def side_a_by_annotator(judgements: Iterable[Judgements]) -> dict[UUID, Share]:
     """How often each annotator chose the response shown as A."""
     by_annotator: dict[UUID, list[Judgements]] = defaultdict(list)
     for one in judgements:
-        by_annotator[one.annotator_id].append(one)
+        if one.annotator_id is not None:
+            by_annotator[one.annotator_id].append(one)
     return {
         annotator_id: _share(theirs, lambda one: one.side is Side.A) for annotator_id, theirs in by_annotator.items()
     }
+
+
+def together(judgements: Iterable[Judgements]) -> tuple[Judgements, ...]:
+    """The same counts, over all annotators."""
+    counts: dict[Judgements, int] = defaultdict(int)
+    for one in judgements:
+        counts[replace(one, annotator_id=None, count=0)] += one.count
+    return tuple(replace(one, count=count) for one, count in counts.items())
 
 
 def _share(judgements: Iterable[Judgements], has_property: Callable[[Judgements], bool]) -> Share:

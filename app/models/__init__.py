@@ -25,6 +25,7 @@ from app.models.comparisons import (
 )
 from app.models.datasets import Freeze, PreferenceDataset, SplitPrompt
 from app.models.external import ExternalDataset, TrainingSet
+from app.models.insights import KeptInsights
 from app.models.people import ApiToken, AuditEvent, Person, PersonRole, SignInLink, SignInSession, TokenScope
 from app.models.pool import PoolPrompt, PoolPromptState
 from app.models.review import GoldComparison, Qualification, QualificationTest, Review, Verdict
@@ -59,6 +60,7 @@ __all__ = [
     "GoldComparison",
     "Guideline",
     "GuidelineRead",
+    "KeptInsights",
     "Leased",
     "Person",
     "PersonRole",

@@ -1,4 +1,4 @@
-"""Datasets that are to be written, while they are."""
+"""Datasets that are to be written, while they are; the statistics of settled batches."""
 
 from collections.abc import Sequence
 
@@ -29,8 +29,17 @@ def upgrade() -> None:
         sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_freezes_batch_id_batches")),
         sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_freezes")),
     )
+    op.create_table(
+        "kept_insights",
+        sa.Column("batch_id", sa.Uuid(), nullable=False),
+        sa.Column("statistics", sa.JSON(), nullable=False),
+        sa.Column("work", sa.JSON(), nullable=False),
+        sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_kept_insights_batch_id_batches")),
+        sa.PrimaryKeyConstraint("batch_id", name=op.f("pk_kept_insights")),
+    )
 
 
 def downgrade() -> None:
     """Move the schema back."""
+    op.drop_table("kept_insights")
     op.drop_table("freezes")

@@ -3,12 +3,13 @@
 from collections.abc import Callable
 
 import pytest
+from sqlalchemy import update
 from sqlalchemy.orm import Session
 
 from app.database import Database
 from app.insights import service
 from app.insights.statistics import Share
-from app.models import Annotation, Batch, PersonRole, Response, Skip, SkipReason
+from app.models import Annotation, Batch, PersonRole, Response, Skip, SkipReason, now
 from contract.vocabulary import Objective, SafetyBin, Side, Strength
 from tests.conftest import Browser
 from tests.factories import (
@@ -177,3 +178,21 @@ def test_the_pages_show_the_figures(batch: Batch, sign_in: Callable[..., Browser
     text = admin.get("/admin/insights").text
     assert "Tokens / example" in text
     assert "25.0 %" in text
+
+
+def test_the_statistics_of_a_settled_batch_are_counted_once(database: Database, batch: Batch) -> None:
+    with database.read() as session:
+        counted = service.batch_insights(session, batch)
+    assert service.keep_settled(database) == 0
+    with database.write() as session:
+        session.get_one(Batch, batch.id).frozen_at = now()
+    assert service.keep_settled(database) == 1
+    assert service.keep_settled(database) == 0
+    # Were it counted anew, it would have nothing to say.
+    with database.write() as session:
+        session.execute(update(Annotation).values(seconds=0, strength=Strength.BETTER))
+    with database.read() as session:
+        kept = service.batch_insights(session, batch)
+        assert service.batch_statistics(session, batch) == kept.statistics
+    assert set(kept.statistics.judgements) == set(counted.statistics.judgements)
+    assert (kept.statistics.sizes, kept.work) == (counted.statistics.sizes, counted.work)

@@ -1,7 +1,9 @@
 """What the calendar shows: weeks that are over, the one that runs, those to come; and the pages that change them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
+from uuid import UUID
 
 from sqlalchemy.orm import Session
 
@@ -89,9 +91,7 @@ def calendar_page(session: Session) -> CalendarPage:
     coming = [_of_batch(session, row, at) for row in rows if row.batch.state is BatchState.SCHEDULED]
     coming += [_planned(week, can_skip=plan is not None) for week in moving.planned(session)]
     coming += [week for week in skipped if week.closes_at > at]
-    over = [
-        _of_batch(session, row, at) for row in rows if row.batch.state not in _RUNNING | {BatchState.SCHEDULED}
-    ]
+    over = [_of_batch(session, row, at) for row in rows if row.batch.state not in _RUNNING | {BatchState.SCHEDULED}]
     over += [week for week in skipped if week.closes_at <= at]
     sections = [
         ("Now", running),
@@ -126,11 +126,8 @@ def schedule_page(
     )
 
 
-def extend_page(
-    session: Session, batch: Batch, form: ExtendForm | None = None, problems: dict[str, str] | None = None
-) -> ExtendPage:
+def extend_page(batch: Batch, form: ExtendForm | None = None, problems: dict[str, str] | None = None) -> ExtendPage:
     """Asks until when a batch stays open: a day longer, unless something else is typed."""
-    _ = session
     proposal = to_local(later(max(batch.closes_at, now()), _A_DAY, batch.time_zone), batch.time_zone)
     return ExtendPage(
         title=f"Extend batch {batch.number}",
@@ -177,8 +174,8 @@ def _planned(week: Week, *, can_skip: bool) -> CalendarWeek:
     )
 
 
-def _skipped(row: SkippedWeek, names: dict[object, str], at: datetime) -> CalendarWeek:
-    who = names.get(row.skipped_by, "")
+def _skipped(row: SkippedWeek, names: Mapping[UUID, str], at: datetime) -> CalendarWeek:
+    who = names.get(row.skipped_by, "") if row.skipped_by is not None else ""
     return CalendarWeek(
         name="No batch",
         opens_at=row.opens_at,

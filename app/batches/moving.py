@@ -76,11 +76,13 @@ def skip(session: Session, starts_on: date, *, actor: Person) -> None:
             session, scheduled, _week_instead(session, scheduled), actor, because=f"the week of {starts_on} is skipped"
         )
         return
-    week = next((one for one in planned(session) if one.starts_on == starts_on), None)
-    if week is None or schedule.get(session) is None:
-        msg = f"The week of {starts_on} cannot be skipped: it has begun, or is not planned."
-        raise ConflictError(msg)
-    _note_skipped(session, week, actor)
+    weeks = planned(session) if schedule.get(session) is not None else []
+    for week in weeks:
+        if week.starts_on == starts_on:
+            _note_skipped(session, week, actor)
+            return
+    msg = f"The week of {starts_on} cannot be skipped: it has begun, or is not planned."
+    raise ConflictError(msg)
 
 
 def take_back_skip(session: Session, starts_on: date, *, actor: Person) -> None:

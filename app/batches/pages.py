@@ -15,13 +15,7 @@ from app.batches.service import BatchSettings
 from app.batches.variant_rows import VariantRows, variant_rows
 from app.insights import service as insights
 from app.insights.service import BatchInsights
-from app.models import (
-    Batch,
-    BatchState,
-    Guideline,
-    PreferenceDataset,
-    now,
-)
+from app.models import Batch, BatchState, Guideline, PreferenceDataset, now
 from app.sampling import overview
 from app.sampling.overview import QueueView, WorkerView
 from app.web.templating import Page
@@ -202,8 +196,12 @@ def statistics_page(session: Session, batch: Batch) -> StatisticsPage:
 def close_page(session: Session, batch: Batch) -> ClosePage:
     """Asks before the week is closed."""
     running = queries.count_held_places(session, batch.id)
-    closed = replace(schedule.week_of_batch(batch), closes_at=now())
-    return ClosePage(title=f"Close batch {batch.number}", batch=batch, running=running, next_opens=next_opens)
+    return ClosePage(
+        title=f"Close batch {batch.number}",
+        batch=batch,
+        running=running,
+        next_opens=schedule.next_opens_at(session, batch, at=now()),
+    )
 
 
 def guidelines_page(

@@ -110,7 +110,7 @@ def close_batch(session: SessionDep, visitor: AdminDep, number: int, form: Annot
 @router.get("/admin/batches/{number}/extend")
 def extend_page(request: Request, session: SessionDep, _visitor: AdminDep, number: int) -> HTMLResponse:
     """Ask until when the batch stays open."""
-    return render(request, "batches/extend.html", calendar.extend_page(session, service.get(session, number)))
+    return render(request, "batches/extend.html", calendar.extend_page(service.get(session, number)))
 
 
 @router.post("/admin/batches/{number}/extend")
@@ -121,7 +121,7 @@ def extend_batch(
     batch = service.get(session, number)
     closes_at, problems = form.read(batch, now())
     if closes_at is None:
-        page = calendar.extend_page(session, batch, form, problems)
+        page = calendar.extend_page(batch, form, problems)
         return render(request, "batches/extend.html", page, status=HTTPStatus.UNPROCESSABLE_ENTITY)
     moving.extend(session, batch, closes_at, actor=visitor.person)
     return _see(f"/admin/batches/{number}")

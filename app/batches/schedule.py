@@ -134,6 +134,17 @@ def ensure_next(session: Session, batch: Batch, *, at: datetime) -> None:
         service.create(session, settings_after(session, batch, at=at))
 
 
+def next_opens_at(session: Session, batch: Batch, *, at: datetime) -> datetime | None:
+    """When the next batch opens if this one is closed at a moment; never, where none follows by itself."""
+    newest = queries.latest(session)
+    if newest is not None and newest.state is BatchState.SCHEDULED:
+        return max(newest.opens_at, at)
+    plan = get(session)
+    if plan is None:
+        return at
+    return _first_kept(session, plan.rhythm.weeks_after(batch.opens_at, at, at=at)).opens_at if plan.follows else None
+
+
 def _first_kept(session: Session, weeks: Iterator[Week]) -> Week:
     # Without a schedule there is nothing that a day could be matched with: skipping moves the batch itself.
     days = [row.starts_on for row in queries.skipped_weeks(session)] if get(session) is not None else []

@@ -89,7 +89,10 @@ def calendar_page(session: Session) -> CalendarPage:
     skipped = [_skipped(row, names, at) for row in queries.skipped_weeks(session)]
     running = [_of_batch(session, row, at) for row in rows if row.batch.state in _RUNNING]
     coming = [_of_batch(session, row, at) for row in rows if row.batch.state is BatchState.SCHEDULED]
-    coming += [_planned(week, can_skip=plan is not None) for week in moving.planned(session)]
+    first = rows[0].batch.number + 1 if rows else 1
+    coming += [
+        _planned(week, number, can_skip=plan is not None) for number, week in enumerate(moving.planned(session), first)
+    ]
     coming += [week for week in skipped if week.closes_at > at]
     over = [_of_batch(session, row, at) for row in rows if row.batch.state not in _RUNNING | {BatchState.SCHEDULED}]
     over += [week for week in skipped if week.closes_at <= at]
@@ -163,9 +166,9 @@ def _of_batch(session: Session, row: BatchRow, at: datetime) -> CalendarWeek:
     return week
 
 
-def _planned(week: Week, *, can_skip: bool) -> CalendarWeek:
+def _planned(week: Week, number: int, *, can_skip: bool) -> CalendarWeek:
     return CalendarWeek(
-        name="Next batch",
+        name=f"Batch {number}",
         opens_at=week.opens_at,
         closes_at=week.closes_at,
         time_zone=week.time_zone,

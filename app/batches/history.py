@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.batches import queries
 from app.models import Batch
 
-_SYSTEM = "Preferably"
+_SYSTEM = "the system"
 _WORDS = {
     "batch.created": "scheduled the batch",
     "batch.changed": "changed its settings",

@@ -12,7 +12,7 @@ from app.errors import ConflictError, InvalidInputError
 from app.models import Batch, BatchState, Person, SkippedWeek, now
 from app.web.templating import in_zone
 
-WEEKS_AHEAD = 6
+WEEKS_AHEAD = 5
 """How many weeks to come are planned, shown, and may be skipped."""
 
 

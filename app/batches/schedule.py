@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
 from itertools import islice
+from typing import Any
 
 from pydantic import TypeAdapter
 from sqlalchemy.orm import Session
@@ -54,8 +55,8 @@ def save(session: Session, plan: Plan, *, to_scheduled: bool, actor: Person) -> 
 
     """
     service.check(plan.template)
-    before = get(session)
     row = session.get(Schedule, _ID, with_for_update=True)
+    before = _said(row)
     if row is None:
         row = Schedule(weekday=plan.rhythm.weekday, opens_at=plan.rhythm.opens_at, time_zone=plan.rhythm.time_zone)
         session.add(row)
@@ -63,7 +64,7 @@ def save(session: Session, plan: Plan, *, to_scheduled: bool, actor: Person) -> 
     row.follows = plan.follows
     row.template = _DOCUMENT.dump_python(plan.template, mode="json", exclude=set(_DATES))
     session.flush()
-    audit.record(session, "schedule.saved", "schedule", actor=actor, changed=", ".join(_changes(before, plan)))
+    audit.record(session, "schedule.saved", "schedule", actor=actor, changed=_changes(before, _said(row)))
     newest = queries.latest(session)
     if newest is None:
         return
@@ -161,10 +162,13 @@ def _settings_like(session: Session, batch: Batch) -> BatchSettings:
     return replace(settings, grace_minutes=settings.grace_minutes or service.GRACE_MINUTES)
 
 
-def _changes(before: Plan | None, plan: Plan) -> list[str]:
+def _changes(before: dict[str, Any], after: dict[str, Any]) -> str:
     """The names of what is different now."""
-    if before is None:
-        return ["everything"]
-    parts = ((before.rhythm, plan.rhythm), (before.template, plan.template), (before, plan))
-    names = [name for old, new in parts for name in vars(old) if getattr(old, name) != getattr(new, name)]
-    return [name for name in names if name not in {"rhythm", "template"}]
+    return ", ".join(name for name in after if before.get(name) != after[name]) if before else "everything"
+
+
+def _said(row: Schedule | None) -> dict[str, Any]:
+    """Everything that a schedule says, by name."""
+    if row is None:
+        return {}
+    return {name: getattr(row, name) for name in ("weekday", "opens_at", "time_zone", "follows")} | row.template

@@ -18,7 +18,7 @@ from tests.app.annotating import judge, make_ready, rating
 from tests.conftest import Browser
 
 
-@pytest.mark.parametrize(("share", "longer"), [(0.0, range(1)), (0.3, range(240, 360)), (1.0, range(1000, 1001))])
+@pytest.mark.parametrize(("share", "longer"), [(0.0, range(1)), (0.3, range(220, 380)), (1.0, range(1000, 1001))])
 def test_a_share_of_the_conversations_is_longer(share: float, longer: range) -> None:
     ids = [new_id() for _ in range(1000)]
     drawn = [drawn_turns(one, 6, share) for one in ids]

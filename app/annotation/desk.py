@@ -63,7 +63,7 @@ def look(session: Session, annotator: Person) -> Desk:
     rows = [
         row
         for row in queries.under_way(session, annotator.id)
-        if has_next_step(row.state, row.turn, row.batch_state, row.turns_per_conversation, is_own=row.is_own)
+        if has_next_step(row.state, row.turn, row.batch_state, row.most_turns, is_own=row.is_own)
     ]
     return Desk(rows, _to_judge(rows))
 
@@ -132,6 +132,7 @@ def _row(batch: Batch, comparison: Comparison) -> UnderWay:
         batch_id=batch.id,
         batch_state=batch.state,
         turns_per_conversation=batch.turns_per_conversation,
+        multi_turn_share=batch.multi_turn_share,
         state=comparison.state,
         turn=comparison.turn,
         excerpt=queries.excerpt(comparison.prompt),

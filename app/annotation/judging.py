@@ -10,6 +10,7 @@ from app.annotation.answers import Answer
 from app.annotation.days import Work
 from app.annotation.queries import Held
 from app.comparisons import handout
+from app.comparisons.turns import most_turns
 from app.models import (
     Annotation,
     AnnotationRevision,
@@ -159,7 +160,8 @@ def _move_on(session: Session, batch: Batch, held: Held, annotation: Annotation)
 
 
 def _can_go_on(batch: Batch, comparison: Comparison) -> bool:
-    return desk.has_next_step(comparison.state, comparison.turn, batch.state, batch.turns_per_conversation, is_own=True)
+    turns = most_turns(batch, comparison.conversation_id)
+    return desk.has_next_step(comparison.state, comparison.turn, batch.state, turns, is_own=True)
 
 
 def _says(annotation: Annotation, answer: Answer) -> bool:

@@ -9,6 +9,7 @@ from uuid import UUID
 from sqlalchemy import BindParameter, Select, Uuid, bindparam, func, literal, select, union_all, update
 from sqlalchemy.orm import Session, aliased, contains_eager, joinedload
 
+from app.comparisons.turns import drawn_turns
 from app.models import (
     Annotation,
     Assignment,
@@ -55,6 +56,7 @@ class UnderWay:
     batch_id: UUID
     batch_state: BatchState
     turns_per_conversation: int
+    multi_turn_share: float
     state: ComparisonState
     turn: int
     excerpt: str
@@ -63,6 +65,11 @@ class UnderWay:
     is_growing: bool
     """Whether some text of its responses is there."""
     asked_at: datetime
+
+    @property
+    def most_turns(self) -> int:
+        """The most turns that its conversation may have."""
+        return drawn_turns(self.conversation_id, self.turns_per_conversation, self.multi_turn_share)
 
 
 def excerpt(prompt: str) -> str:
@@ -79,6 +86,7 @@ def _desk(*, is_own: bool) -> Select[*tuple[Any, ...]]:
             Comparison.batch_id,
             Batch.state.label("batch_state"),
             Batch.turns_per_conversation,
+            Batch.multi_turn_share,
             Comparison.state,
             Comparison.turn,
             func.substr(Comparison.prompt, 1, _EXCERPT_CHARACTERS).label("excerpt"),

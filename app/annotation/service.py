@@ -14,6 +14,7 @@ from app.annotation import days, drafts, queries
 from app.annotation.answers import Prompt
 from app.batches import service as batches
 from app.comparisons.asking import ask
+from app.comparisons.turns import most_turns
 from app.errors import ConflictError, InvalidInputError, NotFoundError
 from app.models import (
     Assignment,
@@ -167,7 +168,7 @@ def continue_conversation(
     latest = queries.latest_comparison(session, conversation.id)
     batch = _open_batch(session, conversation.batch_id)
     is_next = latest.state is ComparisonState.ANNOTATED and conversation.state is ConversationState.ACTIVE
-    if not is_next or latest.turn >= batch.turns_per_conversation:
+    if not is_next or latest.turn >= most_turns(batch, conversation.id):
         msg = "This conversation cannot take another prompt now. Reload the page to see where it stands."
         raise MovedOnError(msg)
     prompt = prompt.with_tags_of(latest)

@@ -15,6 +15,7 @@ from app.annotation.desk import Desk
 from app.annotation.drafts import Filling
 from app.annotation.progress import SamplingProgress, sampling_progress
 from app.annotation.queries import Held, UnderWay
+from app.comparisons.turns import most_turns
 from app.conversations.history import conversation_so_far
 from app.models import Annotation, Batch, Comparison, ComparisonState, Guideline, Person, Response
 from contract.conversation import Message
@@ -101,6 +102,11 @@ class Workspace:
     """The comparison whose choice can be changed from here."""
     progress: SamplingProgress | None = None
     draft: Filling = field(default_factory=Filling)
+
+    @property
+    def most_turns(self) -> int:
+        """The most turns that the conversation on the screen may have."""
+        return most_turns(self.batch, self.conversation_id) if self.batch and self.conversation_id else 1
 
     @property
     def is_target_reached(self) -> bool:

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from datetime import datetime
+from datetime import date, datetime
 from itertools import zip_longest
 from typing import Annotated, Self
 
@@ -12,14 +12,37 @@ from app.accounts.forms import ProtectedForm, StorableText, refuse_nul
 from app.batches import service
 from app.batches.local_time import from_local, time_zones, to_local
 from app.batches.service import BatchSettings, VariantSettings
-from app.models import RationaleMode, ResponseDisplay, SkipPolicy
+from app.models import Batch, RationaleMode, ResponseDisplay, SkipPolicy
 from app.web.fields import read_fields
 from contract.vocabulary import Generation, Objective
 
 _TEXT_CHARACTERS = 20_000
 _MOST_VARIANTS = 8
 _MOST_ANNOTATIONS = 20
-_TICKED = "true"
+TICKED = "true"
+
+
+class ExtendForm(ProtectedForm):
+    """Keeping an open batch open for longer."""
+
+    closes_at: str = ""
+
+    def read(self, batch: Batch, at: datetime) -> tuple[datetime | None, dict[str, str]]:
+        """The moment, or what is wrong with it."""
+        try:
+            closes_at = from_local(self.closes_at, batch.time_zone)
+        except ValueError as error:
+            return None, {"closes_at": f"{error}."}
+        if closes_at <= max(batch.closes_at, at):
+            return None, {"closes_at": "must be later than the batch closes anyway."}
+        return closes_at, {}
+
+
+class SkipForm(ProtectedForm):
+    """Skipping a week to come, or not skipping it after all."""
+
+    starts_on: date
+    is_skipped: bool
 
 
 class CloseForm(ProtectedForm):
@@ -83,6 +106,7 @@ class BatchForm(ProtectedForm):
     top_k: list[str] = Field(default_factory=list)
     weight: list[str] = Field(default_factory=list)
     turns_per_conversation: str = ""
+    multi_turn_share: str = ""
     max_new_tokens: str = ""
     system_prompt: str = ""
     curriculum: str = ""
@@ -114,6 +138,7 @@ class BatchForm(ProtectedForm):
             top_k=[str(variant.top_k) for variant in settings.variants],
             weight=[f"{variant.weight:g}" for variant in settings.variants],
             turns_per_conversation=str(settings.turns_per_conversation),
+            multi_turn_share=f"{settings.multi_turn_share:g}",
             max_new_tokens=str(settings.max_new_tokens),
             system_prompt=settings.system_prompt,
             curriculum=settings.curriculum,
@@ -127,8 +152,8 @@ class BatchForm(ProtectedForm):
             skip_policy=settings.skip_policy.value,
             response_display=settings.response_display.value,
             rationale_mode=settings.rationale_mode.value,
-            asks_edit=_TICKED if settings.asks_edit else "",
-            asks_quality=_TICKED if settings.asks_quality else "",
+            asks_edit=TICKED if settings.asks_edit else "",
+            asks_quality=TICKED if settings.asks_quality else "",
         )
 
     def rows(self) -> list[VariantText]:
@@ -141,9 +166,7 @@ class BatchForm(ProtectedForm):
 
         A time that was not touched keeps its seconds, and its side of an hour that the clocks repeat.
         """
-        typed = self.model_dump(exclude={"csrf_token", *VARIANT_FIELDS})
-        typed["variants"] = [vars(row) for row in self.rows()]
-        read, problems = read_fields(_BatchFields, typed)
+        read, problems = self.read_settings()
         if self.time_zone in time_zones():
             opens_at = _moment("opens_at", self, current, problems)
             closes_at = _moment("closes_at", self, current, problems)
@@ -153,17 +176,16 @@ class BatchForm(ProtectedForm):
         problems = service.problems(settings)
         return (None, problems) if problems else (settings, {})
 
+    def read_settings(self) -> "tuple[BatchFields | None, dict[str, str]]":
+        """What was typed but the dates, or a message for each field that makes no sense."""
+        typed = self.model_dump(exclude={"csrf_token", *VARIANT_FIELDS})
+        typed["variants"] = [vars(row) for row in self.rows()]
+        return read_fields(BatchFields, typed)
+
 
 def _plain(text: str) -> str:
     """Text with plain line ends: browsers send two characters for each."""
     return text.replace("\r\n", "\n").strip()
-
-
-def _known_time_zone(name: str) -> str:
-    if name not in time_zones():
-        msg = "must be a name such as Europe/Berlin or UTC"
-        raise ValueError(msg)
-    return name
 
 
 def _moment(field: str, form: BatchForm, current: BatchSettings, problems: dict[str, str]) -> datetime:
@@ -179,9 +201,18 @@ def _moment(field: str, form: BatchForm, current: BatchSettings, problems: dict[
         return before
 
 
+def _known_time_zone(name: str) -> str:
+    if name not in time_zones():
+        msg = "must be a name such as Europe/Berlin or UTC"
+        raise ValueError(msg)
+    return name
+
+
+TimeZone = Annotated[str, AfterValidator(_known_time_zone)]
+"""The name of a time zone."""
 _Share = Annotated[float, Field(ge=0, le=1, allow_inf_nan=False)]
-# A browser leaves a box that is not ticked out of the form.
-_Box = Annotated[bool, BeforeValidator(lambda typed: typed or False)]
+Box = Annotated[bool, BeforeValidator(lambda typed: typed or False)]
+"""A box to tick: a browser leaves one that is not ticked out of the form."""
 _Text = Annotated[str, Field(max_length=_TEXT_CHARACTERS), AfterValidator(_plain), BeforeValidator(refuse_nul)]
 
 
@@ -195,14 +226,15 @@ class _VariantFields(BaseModel):
     weight: float = Field(gt=0, le=1_000_000, allow_inf_nan=False)
 
 
-class _BatchFields(BaseModel):
+class BatchFields(BaseModel):
     """What the fields must say."""
 
-    time_zone: Annotated[str, AfterValidator(_known_time_zone)]
+    time_zone: TimeZone
     target_helpfulness: int = Field(ge=0, le=100_000_000)
     target_safety: int = Field(ge=0, le=100_000_000)
     variants: list[_VariantFields] = Field(max_length=_MOST_VARIANTS)
     turns_per_conversation: int = Field(ge=1, le=100)
+    multi_turn_share: _Share
     max_new_tokens: int = Field(ge=1, le=100_000)
     system_prompt: _Text
     curriculum: _Text
@@ -216,8 +248,8 @@ class _BatchFields(BaseModel):
     skip_policy: SkipPolicy
     response_display: ResponseDisplay
     rationale_mode: RationaleMode
-    asks_edit: _Box
-    asks_quality: _Box
+    asks_edit: Box
+    asks_quality: Box
 
     def settings(self, opens_at: datetime, closes_at: datetime) -> BatchSettings:
         """The batch's settings."""

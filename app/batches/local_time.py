@@ -1,6 +1,6 @@
 """Moments as people type them: local time in a batch's time zone, without a zone of their own."""
 
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cache
 from zoneinfo import ZoneInfo, available_timezones
 
@@ -40,3 +40,16 @@ def from_local(typed: str, time_zone: str) -> datetime:
         msg = f"does not exist in {time_zone}: the clocks skip it"
         raise ValueError(msg)
     return moment
+
+
+def moment_of(local: datetime, time_zone: str) -> datetime:
+    """The moment of a local time that nobody typed for this day, such as every Sunday at half past two.
+
+    Where the clocks go back, it is the earlier of the two; where they skip it, the next minute that there is.
+    """
+    zone = ZoneInfo(time_zone)
+    while True:
+        moment = local.replace(tzinfo=zone).astimezone(UTC)
+        if moment.astimezone(zone).replace(tzinfo=None) == local:
+            return moment
+        local += timedelta(minutes=1)

@@ -6,28 +6,22 @@ from zoneinfo import ZoneInfo
 
 from sqlalchemy.orm import Session
 
-from app.batches import guidelines, queries, service
+from app.batches import guidelines, history, queries, schedule, service
 from app.batches.forms import BatchForm, GuidelineForm, VariantText
+from app.batches.history import Happening
 from app.batches.local_time import time_zones
 from app.batches.queries import Progress
 from app.batches.service import BatchSettings
 from app.batches.variant_rows import VariantRows, variant_rows
 from app.insights import service as insights
 from app.insights.service import BatchInsights
-from app.models import (
-    AuditEvent,
-    Batch,
-    BatchState,
-    Guideline,
-    PreferenceDataset,
-    now,
-)
+from app.models import Batch, BatchState, Guideline, PreferenceDataset, now
 from app.sampling import overview
 from app.sampling.overview import QueueView, WorkerView
 from app.web.templating import Page
 from contract.vocabulary import Generation, Objective
 
-_SPARE_VARIANT = VariantText(generation=Generation.NEWEST.value, temperature="", top_p="", top_k="", weight="")
+SPARE_VARIANT = VariantText(generation=Generation.NEWEST.value, temperature="", top_p="", top_k="", weight="")
 _STATE_WORDS = {
     BatchState.SCHEDULED: "scheduled",
     BatchState.OPEN: "open",
@@ -72,15 +66,6 @@ class WeekPage(Page):
 
 
 @dataclass(frozen=True, kw_only=True)
-class BatchesPage(Page):
-    """All batches: past, current, next."""
-
-    title: str = "Batches"
-    rows: list[BatchRow]
-    can_schedule: bool
-
-
-@dataclass(frozen=True, kw_only=True)
 class BatchPage(Page):
     """Everything about one batch, with its settings as a form while they can be changed."""
 
@@ -99,7 +84,7 @@ class BatchPage(Page):
     time_zones: tuple[str, ...]
     dates: list[tuple[str, datetime]]
     datasets: list[PreferenceDataset]
-    events: list[tuple[AuditEvent, str | None]]
+    history: list[Happening]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +101,8 @@ class ClosePage(Page):
 
     batch: Batch
     running: int
+    next_opens: datetime | None
+    """When the batch after it opens, where one follows by itself."""
 
 
 @dataclass(frozen=True)
@@ -148,28 +135,19 @@ def week_page(session: Session, *, lease_s: float) -> WeekPage:
     pool = _pool(session, batch) if batch is not None and batch.pool_share else []
     return WeekPage(
         batch=batch,
-        state=_state_words(batch, at) if batch is not None else "",
+        state=state_words(batch, at) if batch is not None else "",
         is_open=batch is not None and batch.state is BatchState.OPEN and batch.closes_at > at,
         progress=queries.progress(session, batch.id) if batch is not None else [],
         comparisons=_comparisons(session, batch) if batch is not None else [],
         pool=pool,
         dry=[objective for objective, count in pool if not count],
         variants=variant_rows(session, batch) if batch is not None else VariantRows([]),
-        others=_rows(session, [one for one in unfinished if one is not batch], at),
+        others=batch_rows(session, [one for one in unfinished if one is not batch], at),
         queue=queue,
         queue_counts=[(state.value, count) for state, count in queue.by_state.items()],
         oldest_waiting=_duration(queue.oldest_waiting_s) if queue.oldest_waiting_s is not None else "",
         workers=overview.worker_views(session, at=at, lease_s=lease_s),
         today=insights.counts_since(session, _midnight(at, batch.time_zone if batch is not None else "UTC")),
-    )
-
-
-def batches_page(session: Session) -> BatchesPage:
-    """All batches, the newest first."""
-    batches = queries.all_batches(session)
-    return BatchesPage(
-        rows=_rows(session, batches, now()),
-        can_schedule=not any(batch.state is BatchState.SCHEDULED for batch in batches),
     )
 
 
@@ -191,7 +169,7 @@ def batch_page(
     return BatchPage(
         title=f"Batch {batch.number}",
         batch=batch,
-        state=_state_words(batch, at),
+        state=state_words(batch, at),
         settings=settings,
         can_change=batch.state in {BatchState.SCHEDULED, BatchState.OPEN},
         is_open=batch.state is BatchState.OPEN and batch.closes_at > at,
@@ -199,12 +177,12 @@ def batch_page(
         comparisons=_comparisons(session, batch),
         variants=variant_rows(session, batch),
         form=form,
-        rows=[*form.rows(), _SPARE_VARIANT],
+        rows=[*form.rows(), SPARE_VARIANT],
         problems=problems or {},
         time_zones=time_zones(),
         dates=[(words, moment) for words, moment in moments.items() if moment is not None],
         datasets=queries.datasets(session, batch.id),
-        events=queries.events(session, batch),
+        history=history.of_batch(session, batch),
     )
 
 
@@ -218,7 +196,12 @@ def statistics_page(session: Session, batch: Batch) -> StatisticsPage:
 def close_page(session: Session, batch: Batch) -> ClosePage:
     """Asks before the week is closed."""
     running = queries.count_held_places(session, batch.id)
-    return ClosePage(title=f"Close batch {batch.number}", batch=batch, running=running)
+    return ClosePage(
+        title=f"Close batch {batch.number}",
+        batch=batch,
+        running=running,
+        next_opens=schedule.next_opens_at(session, batch, at=now()),
+    )
 
 
 def guidelines_page(
@@ -234,13 +217,14 @@ def guidelines_page(
     return GuidelinesPage(guidelines=views, problems=problems or {})
 
 
-def _rows(session: Session, batches: list[Batch], at: datetime) -> list[BatchRow]:
+def batch_rows(session: Session, batches: list[Batch], at: datetime) -> list[BatchRow]:
+    """Some batches, each with its progress and its newest dataset."""
     datasets = queries.dataset_names(session)
     progress = queries.progress_by_batch(session)
     return [
         BatchRow(
             batch=batch,
-            state=_state_words(batch, at),
+            state=state_words(batch, at),
             progress=progress.get(batch.id, []),
             dataset=datasets.get(batch.id, ""),
         )
@@ -248,7 +232,7 @@ def _rows(session: Session, batches: list[Batch], at: datetime) -> list[BatchRow
     ]
 
 
-def _state_words(batch: Batch, at: datetime) -> str:
+def state_words(batch: Batch, at: datetime) -> str:
     """A batch's state for people, who need not know that a step is a moment late."""
     if batch.state is BatchState.OPEN and batch.closes_at <= at:
         return "closing now"

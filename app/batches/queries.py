@@ -27,6 +27,7 @@ from app.models import (
     PreferenceDataset,
     Review,
     Skip,
+    SkippedWeek,
 )
 from contract.vocabulary import Objective
 
@@ -73,6 +74,17 @@ def locked(session: Session, batch_id: UUID) -> Batch:
     return session.scalars(
         select(Batch).where(Batch.id == batch_id).with_for_update().execution_options(populate_existing=True)
     ).one()
+
+
+def skipped_weeks(session: Session) -> list[SkippedWeek]:
+    """The weeks that are or were skipped, in order."""
+    return list(session.scalars(select(SkippedWeek).order_by(SkippedWeek.starts_on)))
+
+
+def skippers(session: Session) -> dict[UUID, str]:
+    """The names of those who skipped a week."""
+    rows = session.execute(select(Person.id, Person.name).join(SkippedWeek, SkippedWeek.skipped_by == Person.id))
+    return dict(rows.all())
 
 
 def targets(session: Session, batch_id: UUID) -> dict[Objective, int]:

@@ -9,7 +9,7 @@ import structlog
 from sqlalchemy.orm import Session
 
 from app.accounts import audit
-from app.batches import queries, service
+from app.batches import queries, schedule, service
 from app.checkpoints import service as checkpoints
 from app.database import Database
 from app.datasets import freezing
@@ -97,10 +97,10 @@ def _may_begin_closing(_session: Session, batch: Batch, at: datetime) -> bool:
 
 
 def _begin_closing(session: Session, batch: Batch, _settings: Settings, at: datetime) -> None:
-    """Stop taking prompts, and schedule the next week like this one."""
+    """Stop taking prompts, and schedule the next week."""
     batch.state = BatchState.CLOSING
     batch.closing_at = at
-    service.ensure_next(session, batch, at=at)
+    schedule.ensure_next(session, batch, at=at)
     audit.record(session, "batch.closing", f"batch {batch.number}")
 
 

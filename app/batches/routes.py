@@ -7,9 +7,11 @@ from fastapi import APIRouter, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.accounts.forms import ProtectedForm
-from app.batches import guidelines, pages, service
-from app.batches.forms import BatchForm, CloseForm, GuidelineForm
+from app.batches import calendar, guidelines, moving, pages, schedule, service
+from app.batches.forms import BatchForm, CloseForm, ExtendForm, GuidelineForm, SkipForm
+from app.batches.schedule_form import ScheduleForm
 from app.database import SessionDep
+from app.models import now
 from app.settings import Settings
 from app.web.access import AdminDep
 from app.web.templating import render
@@ -27,14 +29,41 @@ def week_page(request: Request, session: SessionDep, _visitor: AdminDep) -> HTML
 
 @router.get("/admin/batches")
 def batches_page(request: Request, session: SessionDep, _visitor: AdminDep) -> HTMLResponse:
-    """All batches."""
-    return render(request, "batches/batches.html", pages.batches_page(session))
+    """The calendar: past, current and next weeks."""
+    return render(request, "batches/batches.html", calendar.calendar_page(session))
 
 
 @router.post("/admin/batches")
 def schedule_next(session: SessionDep, visitor: AdminDep, _form: Annotated[ProtectedForm, Form()]) -> Response:
     """Schedule the week after the newest batch, and show it."""
-    return _see(f"/admin/batches/{service.schedule_next(session, actor=visitor.person).number}")
+    return _see(f"/admin/batches/{schedule.schedule_next(session, actor=visitor.person).number}")
+
+
+@router.get("/admin/batches/schedule")
+def schedule_page(request: Request, session: SessionDep, _visitor: AdminDep) -> HTMLResponse:
+    """When batches open, and what new ones are like."""
+    return render(request, "batches/schedule.html", calendar.schedule_page(session))
+
+
+@router.post("/admin/batches/schedule")
+def save_schedule(
+    request: Request, session: SessionDep, visitor: AdminDep, form: Annotated[ScheduleForm, Form()]
+) -> Response:
+    """Save the schedule, or show the form again with what is wrong with it."""
+    plan, problems = form.read_plan()
+    if plan is None:
+        page = calendar.schedule_page(session, form, problems)
+        return render(request, "batches/schedule.html", page, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    schedule.save(session, plan, to_scheduled=bool(form.to_scheduled), actor=visitor.person)
+    return _see("/admin/batches")
+
+
+@router.post("/admin/batches/skipped")
+def skip_week(session: SessionDep, visitor: AdminDep, form: Annotated[SkipForm, Form()]) -> Response:
+    """Skip a week to come, or do not skip it after all."""
+    act = moving.skip if form.is_skipped else moving.take_back_skip
+    act(session, form.starts_on, actor=visitor.person)
+    return _see("/admin/batches")
 
 
 @router.get("/admin/batches/{number}")
@@ -53,7 +82,7 @@ def change_batch(
     if settings is None:
         page = pages.batch_page(session, batch, form, problems)
         return render(request, "batches/batch.html", page, status=HTTPStatus.UNPROCESSABLE_ENTITY)
-    service.change(session, batch, settings, actor=visitor.person)
+    moving.change(session, batch, settings, actor=visitor.person)
     return _see(f"/admin/batches/{number}")
 
 
@@ -76,6 +105,26 @@ def close_batch(session: SessionDep, visitor: AdminDep, number: int, form: Annot
     batch = service.get(session, number)
     service.close_now(session, batch, wait_for_running=form.wait_for_running, actor=visitor.person)
     return _see("/admin")
+
+
+@router.get("/admin/batches/{number}/extend")
+def extend_page(request: Request, session: SessionDep, _visitor: AdminDep, number: int) -> HTMLResponse:
+    """Ask until when the batch stays open."""
+    return render(request, "batches/extend.html", calendar.extend_page(service.get(session, number)))
+
+
+@router.post("/admin/batches/{number}/extend")
+def extend_batch(
+    request: Request, session: SessionDep, visitor: AdminDep, number: int, form: Annotated[ExtendForm, Form()]
+) -> Response:
+    """Keep the batch open for longer."""
+    batch = service.get(session, number)
+    closes_at, problems = form.read(batch, now())
+    if closes_at is None:
+        page = calendar.extend_page(batch, form, problems)
+        return render(request, "batches/extend.html", page, status=HTTPStatus.UNPROCESSABLE_ENTITY)
+    moving.extend(session, batch, closes_at, actor=visitor.person)
+    return _see(f"/admin/batches/{number}")
 
 
 @router.get("/admin/guidelines")

@@ -2,14 +2,14 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
-from datetime import UTC, datetime, timedelta
-from zoneinfo import ZoneInfo
+from datetime import datetime, timedelta
 
 from sqlalchemy import delete
 from sqlalchemy.orm import Session
 
 from app.accounts import audit
 from app.batches import guidelines, queries
+from app.batches.weeks import WEEK
 from app.checkpoints import service as checkpoints
 from app.errors import ConflictError, InvalidInputError, NotFoundError
 from app.models import (
@@ -26,8 +26,7 @@ from app.models import (
 )
 from contract.vocabulary import Generation, Objective
 
-_WEEK = timedelta(days=7)
-_GRACE_MINUTES = 10
+GRACE_MINUTES = 10
 # Of a batch's number: beyond it no database has a row, and SQLite cannot even be asked.
 _LARGEST_NUMBER = 2**31 - 1
 _FIRST_TARGETS = {Objective.HELPFULNESS: 200, Objective.SAFETY: 100}
@@ -58,10 +57,11 @@ class BatchSettings:
     targets: Mapping[Objective, int] = field(default_factory=lambda: dict(_FIRST_TARGETS))
     variants: Sequence[VariantSettings] = _FIRST_VARIANTS
     turns_per_conversation: int = 6
+    multi_turn_share: float = 1.0
     max_new_tokens: int = 256
     system_prompt: str = ""
     curriculum: str = ""
-    grace_minutes: int = _GRACE_MINUTES
+    grace_minutes: int = GRACE_MINUTES
     review_share: float = 0.0
     held_out_share: float = 0.1
     held_out_max: int = 1000
@@ -126,7 +126,7 @@ def problems(settings: BatchSettings) -> dict[str, str]:
 
 def create(session: Session, settings: BatchSettings, *, actor: Person | None = None) -> Batch:
     """Add a scheduled batch with the next number."""
-    _check(settings)
+    check(settings)
     # The first versions are made here: pages show the guideline in transactions that only read.
     guidelines.ensure_first(session)
     newest = queries.latest(session)
@@ -150,32 +150,12 @@ def has_any(session: Session) -> bool:
 def ensure_first(session: Session) -> None:
     """Schedule a first week, from now on, where there is no batch at all."""
     if not has_any(session):
-        opens_at = now()
-        create(session, BatchSettings(opens_at=opens_at, closes_at=opens_at + _WEEK))
+        create(session, first_settings(now()))
 
 
-def schedule_next(session: Session, *, actor: Person) -> Batch:
-    """Schedule the week after the newest batch, with the same settings and the same local times.
-
-    Raises:
-        ConflictError: A batch is scheduled already.
-
-    """
-    newest = queries.latest(session)
-    if newest is None:
-        opens_at = now()
-        return create(session, BatchSettings(opens_at=opens_at, closes_at=opens_at + _WEEK), actor=actor)
-    if newest.state is BatchState.SCHEDULED:
-        msg = f"Batch {newest.number} is scheduled already."
-        raise ConflictError(msg)
-    return create(session, _week_after(session, newest, at=now()), actor=actor)
-
-
-def ensure_next(session: Session, batch: Batch, *, at: datetime) -> None:
-    """Schedule the week after a batch that closes, unless there is one."""
-    newest = queries.latest(session)
-    if newest is None or newest.number == batch.number:
-        create(session, _week_after(session, batch, at=at))
+def first_settings(at: datetime) -> BatchSettings:
+    """The settings of a first week, from a moment on."""
+    return BatchSettings(opens_at=at, closes_at=at + WEEK)
 
 
 def change(session: Session, batch: Batch, settings: BatchSettings, *, actor: Person) -> None:
@@ -190,7 +170,7 @@ def change(session: Session, batch: Batch, settings: BatchSettings, *, actor: Pe
     if batch.state not in {BatchState.SCHEDULED, BatchState.OPEN}:
         msg = f"Batch {batch.number} is {batch.state.replace('_', ' ')}; its settings are settled."
         raise ConflictError(msg)
-    _check(settings)
+    check(settings)
     before = settings_of(session, batch)
     _apply(session, batch, settings)
     newest = _pinned(session, batch)
@@ -241,28 +221,13 @@ def pin_checkpoint(session: Session, batch: Batch, newest: Checkpoint) -> None:
         variant.checkpoint_id = variant.checkpoint_id or newest.id_of(variant.generation)
 
 
-def _week_after(session: Session, batch: Batch, *, at: datetime) -> BatchSettings:
-    """The settings of the week after a batch: the same, with the same local times.
+def check(settings: BatchSettings) -> None:
+    """Refuse settings that contradict each other.
 
-    It opens when the batch closes, or at once where that is past, and closes a week after the batch does. Where
-    that is past too, since nothing ran for so long, it closes at the same local time of a later week.
+    Raises:
+        InvalidInputError: They do.
+
     """
-    zone = ZoneInfo(batch.time_zone)
-    # Weeks are added in local time, so that the hour stays the same when the clocks change.
-    closes_at = batch.closes_at.astimezone(zone) + _WEEK
-    while closes_at.astimezone(UTC) <= at:
-        closes_at += _WEEK
-    settings = settings_of(session, batch)
-    return replace(
-        settings,
-        opens_at=max(batch.closes_at, at),
-        closes_at=closes_at.astimezone(UTC),
-        # Nothing to wait for was the wish for the batch that was closed early, not for all that follow.
-        grace_minutes=settings.grace_minutes or _GRACE_MINUTES,
-    )
-
-
-def _check(settings: BatchSettings) -> None:
     for name, problem in problems(settings).items():
         msg = f"{name}: {problem}"
         raise InvalidInputError(msg)

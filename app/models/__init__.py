@@ -29,6 +29,7 @@ from app.models.insights import KeptInsights
 from app.models.people import ApiToken, AuditEvent, Person, PersonRole, SignInLink, SignInSession, TokenScope
 from app.models.pool import PoolPrompt, PoolPromptState
 from app.models.review import GoldComparison, Qualification, QualificationTest, Review, Verdict
+from app.models.schedule import Schedule, SkippedWeek
 from app.models.training import Evaluation, RewardModel, TrainingPoint, TrainingRun, TrainingRunDataset
 from app.models.work import Leased, Worker, WorkState
 from app.models.workspace import Draft, DraftKind, GuidelineRead
@@ -76,11 +77,13 @@ __all__ = [
     "Review",
     "RewardModel",
     "SamplingJob",
+    "Schedule",
     "SignInLink",
     "SignInSession",
     "Skip",
     "SkipPolicy",
     "SkipReason",
+    "SkippedWeek",
     "SplitPrompt",
     "TokenScope",
     "TrainingPoint",

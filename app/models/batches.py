@@ -55,6 +55,7 @@ class Batch(Base):
         CheckConstraint("closes_at > opens_at", name="closes_after_it_opens"),
         CheckConstraint("number > 0", name="number_is_positive"),
         CheckConstraint("turns_per_conversation > 0", name="turns_are_positive"),
+        CheckConstraint("multi_turn_share >= 0 AND multi_turn_share <= 1", name="multi_turn_share_is_a_share"),
         CheckConstraint("max_new_tokens > 0", name="max_new_tokens_is_positive"),
         CheckConstraint("review_share >= 0 AND review_share <= 1", name="review_share_is_a_share"),
         CheckConstraint("held_out_share >= 0 AND held_out_share <= 1", name="held_out_share_is_a_share"),
@@ -75,6 +76,8 @@ class Batch(Base):
     grace_minutes: Mapped[int] = mapped_column(default=10)
     turns_per_conversation: Mapped[int] = mapped_column(default=6)
     """The most turns that a conversation may have."""
+    multi_turn_share: Mapped[float] = mapped_column(default=1.0)
+    """The share of conversations that may have more than one turn, drawn by conversation."""
     max_new_tokens: Mapped[int] = mapped_column(default=256)
     system_prompt: Mapped[str] = mapped_column(Text, default="")
     curriculum: Mapped[str] = mapped_column(Text, default="")

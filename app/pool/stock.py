@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 
 from app.batches import service as batches
 from app.comparisons.asking import ask
+from app.comparisons.turns import most_turns
 from app.database import Database
 from app.models import (
     Batch,
@@ -74,7 +75,7 @@ def follow_up(session: Session, batch: Batch, conversation: Conversation, compar
     if conversation.pool_prompt_id is None:
         return None
     prompt = queries.scripted(session, conversation.pool_prompt_id)
-    turns = min(len(prompt.turns), batch.turns_per_conversation)
+    turns = min(len(prompt.turns), most_turns(batch, conversation.id))
     if comparison.turn >= turns or batch.state is not BatchState.OPEN:
         conversation.state = ConversationState.FINISHED
         conversation.finished_at = now()

@@ -7,9 +7,9 @@ from typing import Any
 from app.batches.forms import VARIANT_FIELDS
 
 
-def fields(text: str) -> dict[str, Any]:
-    """The settings form of a batch's page, as a browser would send it untouched."""
-    form = text[text.index('action="/admin/batches/') :]
+def fields(text: str, action: str = "/admin/batches/") -> dict[str, Any]:
+    """The settings form of a batch's page, or of the schedule's, as a browser would send it untouched."""
+    form = text[text.index(f'action="{action}') :]
     form = form[: form.index("</form>")]
     values: dict[str, Any] = {}
     for tag in re.findall(r"<input [^>]*>", form):

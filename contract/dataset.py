@@ -20,9 +20,13 @@ from contract.vocabulary import (
     Strength,
 )
 
-FORMAT_VERSION = 3
-READABLE_VERSIONS = frozenset({1, 2, 3})
-"""Version 1 lacks the columns from ``risk_category`` on, version 2 those from ``chosen_generation`` on."""
+FORMAT_VERSION = 4
+READABLE_VERSIONS = frozenset({1, 2, 3, 4})
+"""Version 1 lacks the columns from ``risk_category`` on, version 2 those from ``chosen_generation`` on.
+
+The manifest says ``changes``, ``licence`` and ``card_sha256`` from version 4 on.
+"""
+_FIRST_WITH_CHANGES = 4
 MANIFEST_FILE = "manifest.json"
 CARD_FILE = "README.md"
 
@@ -147,6 +151,17 @@ class SplitRule(Contract):
     seed: int
 
 
+class Changes(Contract):
+    """What a version of a dataset changed against its parent; a conversation never changes its side."""
+
+    excluded_annotators: tuple[str, ...]
+    """Pseudonyms of those whose work the parent had and this version leaves out."""
+    included_annotators: tuple[str, ...]
+    """Pseudonyms of those whose work the parent left out and this version has."""
+    rows_removed: int
+    rows_added: int
+
+
 class Manifest(Contract):
     """Says what a dataset folder holds and where it came from; its sha256 names the dataset."""
 
@@ -155,7 +170,11 @@ class Manifest(Contract):
     version: int
     parent: str | None
     """The dataset that this version corrects."""
+    changes: Changes | None = None
+    """Against the parent; ``None`` where there is none."""
     batches: tuple[int, ...]
+    licence: str | None = None
+    """Under which the installation gives its datasets out."""
     frozen_at: AwareDatetime
     margin_scheme: MarginScheme
     split_rule: SplitRule
@@ -167,3 +186,9 @@ class Manifest(Contract):
     checkpoints: tuple[CheckpointEntry, ...]
     guidelines: tuple[GuidelineEntry, ...]
     files: tuple[DatasetFile, ...] = Field(default=())
+    card_sha256: str | None = None
+
+    def to_bytes(self) -> bytes:
+        """The content of the manifest's file, as its version of the format wants it."""
+        later = {"changes", "licence", "card_sha256"} if self.format_version < _FIRST_WITH_CHANGES else None
+        return (self.model_dump_json(indent=2, exclude=later) + "\n").encode()

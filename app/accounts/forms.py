@@ -67,6 +67,12 @@ class ActiveForm(ProtectedForm):
     is_active: bool
 
 
+class ExcludedForm(ProtectedForm):
+    """Leaving a person's work out of datasets, or taking it again."""
+
+    is_excluded: bool
+
+
 class TokenForm(ProtectedForm):
     """Making an API token."""
 

@@ -10,7 +10,15 @@ from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.responses import HTMLResponse, RedirectResponse
 
 from app.accounts import queries, service
-from app.accounts.forms import ActiveForm, NewPasswordForm, PasswordForm, PersonForm, ProtectedForm, TokenForm
+from app.accounts.forms import (
+    ActiveForm,
+    ExcludedForm,
+    NewPasswordForm,
+    PasswordForm,
+    PersonForm,
+    ProtectedForm,
+    TokenForm,
+)
 from app.comparisons import handout
 from app.database import SessionDep
 from app.errors import NotFoundError
@@ -176,6 +184,16 @@ def issue_link(
 ) -> HTMLResponse:
     """Show a fresh sign-in link for somebody."""
     return _people_with_link(request, session, visitor, service.get_person(session, person_id))
+
+
+@router.post("/admin/people/{person_id}/excluded")
+def set_excluded(
+    session: SessionDep, visitor: AdminDep, person_id: UUID, form: Annotated[ExcludedForm, Form()]
+) -> Response:
+    """Leave somebody's work out of datasets, or take it again."""
+    person = service.get_person(session, person_id)
+    service.set_excluded(session, person, is_excluded=form.is_excluded, actor=visitor.person)
+    return _see("/admin/people")
 
 
 @router.post("/admin/people/{person_id}/active")

@@ -147,6 +147,15 @@ def set_active(session: Session, person: Person, *, is_active: bool, actor: Pers
     audit.record(session, "person.enabled" if is_active else "person.disabled", person.name, actor=actor)
 
 
+def set_excluded(session: Session, person: Person, *, is_excluded: bool, actor: Person) -> None:
+    """Leave a person's work out of all datasets from now on, or take it again.
+
+    Frozen datasets stay as they are; the reconciler has a new version of each written that the work is in.
+    """
+    person.is_excluded = is_excluded
+    audit.record(session, "person.work_excluded" if is_excluded else "person.work_taken", person.name, actor=actor)
+
+
 def visit(session: Session, token: str) -> tuple[SignInSession, Person] | None:
     """The live session of a cookie's token and its person, unless the person was disabled."""
     return queries.visit(session, hash_token(token), at=now())

@@ -15,7 +15,7 @@ from app.batches.service import BatchSettings
 from app.batches.variant_rows import VariantRows, variant_rows
 from app.insights import service as insights
 from app.insights.service import BatchInsights
-from app.models import Batch, BatchState, Guideline, PreferenceDataset, now
+from app.models import Batch, BatchState, Freeze, Guideline, PreferenceDataset, now
 from app.sampling import overview
 from app.sampling.overview import QueueView, WorkerView
 from app.web.templating import Page
@@ -84,6 +84,8 @@ class BatchPage(Page):
     time_zones: tuple[str, ...]
     dates: list[tuple[str, datetime]]
     datasets: list[PreferenceDataset]
+    writing: Freeze | None
+    """The dataset that is on its way."""
     history: list[Happening]
 
 
@@ -182,6 +184,7 @@ def batch_page(
         time_zones=time_zones(),
         dates=[(words, moment) for words, moment in moments.items() if moment is not None],
         datasets=queries.datasets(session, batch.id),
+        writing=queries.freeze_of(session, batch.id),
         history=history.of_batch(session, batch),
     )
 

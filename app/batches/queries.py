@@ -21,6 +21,7 @@ from app.models import (
     Comparison,
     ComparisonState,
     Conversation,
+    Freeze,
     Person,
     PoolPrompt,
     PoolPromptState,
@@ -279,3 +280,8 @@ def checkpoint_names(session: Session, batch_id: UUID) -> dict[UUID, str]:
         .where(BatchVariant.batch_id == batch_id)
     )
     return dict(rows.all())
+
+
+def freeze_of(session: Session, batch_id: UUID) -> Freeze | None:
+    """The dataset of a batch that is being written, or is to be."""
+    return session.get(Freeze, batch_id)

@@ -12,7 +12,7 @@ from app.accounts import audit
 from app.batches import queries, schedule, service
 from app.checkpoints import service as checkpoints
 from app.database import Database
-from app.datasets import freezing
+from app.datasets import freezing, revising
 from app.models import AssignmentState, Batch, BatchState, ComparisonState
 from app.sampling import service as sampling
 from app.settings import Settings
@@ -53,6 +53,7 @@ def reconcile(
             _LOG.error("step_failed", batch=batch.number, state=batch.state.value, error=str(error))
             failures.append(error)
     try:
+        taken += revising.revise(database, at)
         taken += write_datasets(database, settings, at)
     except Exception as error:  # noqa: BLE001 - as above
         failures.append(error)

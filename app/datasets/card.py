@@ -67,6 +67,7 @@ FIELDS = (
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 _LARGEST = "1M<n<10M"
+_UNDECIDED = "to-be-decided"
 
 
 def render(manifest: Manifest, tally: Tally) -> str:
@@ -83,6 +84,7 @@ def render(manifest: Manifest, tally: Tally) -> str:
             "`manifest.json` says all of this exactly, with the sha256 of every file."
         ),
         "",
+        *_changes(manifest),
         *_files(manifest),
         *_fields(manifest),
         *_protocol(manifest),
@@ -94,8 +96,26 @@ def render(manifest: Manifest, tally: Tally) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def _changes(manifest: Manifest) -> Iterator[str]:
+    changes = manifest.changes
+    if changes is None:
+        return
+    yield (
+        f"This is version {manifest.version}; it corrects `{manifest.parent}`, which stays as it is. "
+        f"{changes.rows_removed:,} rows were removed and {changes.rows_added:,} added: the work of "
+        f"{len(changes.excluded_annotators)} annotators was excluded since, that of "
+        f"{len(changes.included_annotators)} is taken again. No conversation has changed its side."
+    )
+    yield ""
+
+
 def _front_matter(manifest: Manifest) -> Iterator[str]:
-    yield from ("---", f"pretty_name: {manifest.name}", "license: other", "license_name: to-be-decided")
+    yield from (
+        "---",
+        f"pretty_name: {manifest.name}",
+        "license: other",
+        f"license_name: {manifest.licence or _UNDECIDED}",
+    )
     yield from ("tags:", "- preference", "- rlhf", "- reward-model")
     yield from ("size_categories:", f"- {next((name for size, name in _SIZES if manifest.rows < size), _LARGEST)}")
     if manifest.files:

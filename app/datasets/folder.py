@@ -1,7 +1,9 @@
 """Writes the folder of a dataset from what the database says: the same content gives the same bytes."""
 
+import hashlib
 from collections import Counter
 from collections.abc import Callable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -11,11 +13,11 @@ from sqlalchemy.orm import Session
 
 from app.datasets import card, left_out, queries
 from app.datasets.parquet import WrittenFile, folder_writer
-from app.datasets.rows import BatchMovedError, RowReader
+from app.datasets.rows import BatchMovedError, RowReader, pseudonym
 from app.datasets.survey import Survey
 from app.datasets.tally import Tally
 from app.models import Batch
-from contract.dataset import CARD_FILE, FORMAT_VERSION, MANIFEST_FILE, DatasetFile, Manifest, SplitRule
+from contract.dataset import CARD_FILE, FORMAT_VERSION, MANIFEST_FILE, Changes, DatasetFile, Manifest, SplitRule
 from contract.digests import sha256_of
 from contract.vocabulary import LeftOut, Split
 
@@ -28,6 +30,9 @@ class Identity:
     version: int
     parent: str | None
     frozen_at: datetime
+    licence: str | None
+    before: left_out.Rules | None = None
+    """The rules of the parent."""
     format_version: int = FORMAT_VERSION
 
 
@@ -76,7 +81,9 @@ class FolderMaker:
             name=self.identity.name,
             version=self.identity.version,
             parent=self.identity.parent,
+            changes=self._changes(survey),
             batches=(self.batch.number,),
+            licence=self.identity.licence,
             frozen_at=self.identity.frozen_at,
             margin_scheme=self.batch.margin_scheme,
             split_rule=split_rule(self.batch),
@@ -88,10 +95,26 @@ class FolderMaker:
             guidelines=tally.guidelines(guidelines.values()),
             files=tuple(_dataset_file(folder, file) for file in written),
         )
-        content = (manifest.model_dump_json(indent=2) + "\n").encode()
+        rendered = card.render(manifest, tally).encode()
+        (folder / CARD_FILE).write_bytes(rendered)
+        manifest = manifest.model_copy(update={"card_sha256": hashlib.sha256(rendered).hexdigest()})
+        content = manifest.to_bytes()
         (folder / MANIFEST_FILE).write_bytes(content)
-        (folder / CARD_FILE).write_text(card.render(manifest, tally), encoding="utf-8", newline="\n")
         return manifest, content
+
+    def _changes(self, survey: Survey) -> Changes | None:
+        before = self.identity.before
+        if before is None:
+            return None
+        return Changes(
+            excluded_annotators=self._pseudonyms(self.rules.excluded - before.excluded),
+            included_annotators=self._pseudonyms(before.excluded - self.rules.excluded),
+            rows_removed=survey.removed,
+            rows_added=survey.added,
+        )
+
+    def _pseudonyms(self, people: AbstractSet[UUID]) -> tuple[str, ...]:
+        return tuple(sorted(pseudonym(self.secret, person_id) for person_id in people))
 
 
 def _left_out(survey: Survey, sides: Mapping[UUID, Split]) -> Counter[LeftOut]:

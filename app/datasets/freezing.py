@@ -126,15 +126,18 @@ class _Work:
         with self.database.read() as session:
             batch = session.get_one(Batch, self.freeze.batch_id)
             rules = service.rules_of(batch, map(UUID, self.freeze.excluded_annotators))
-            survey = surveying.survey(session, batch, rules)
+            parent = queries.latest_version(session, batch.id)
+            before = service.before_of(session, batch, parent.id if parent is not None else None)
+            survey = surveying.survey(session, batch, rules, before=before)
             self._renew(rows_expected=sum(len(found.turns) for found in survey.conversations.values()))
             sides = self._settle_sides(session, batch, survey)
-            parent = queries.latest_version(session, batch.id)
             identity = Identity(
                 name=_name(batch, self.freeze.version),
                 version=self.freeze.version,
                 parent=parent.name if parent is not None else None,
                 frozen_at=self.freeze.frozen_at,
+                licence=self.settings.dataset_licence,
+                before=before,
             )
             target = self.settings.datasets_root / identity.name
             store.remove_drafts(target)
@@ -205,7 +208,8 @@ class _Work:
             batch = session.get_one(Batch, self.freeze.batch_id)
             batch.state = BatchState.FROZEN
             session.delete(session.get_one(Freeze, self.freeze.batch_id))
-            audit.record(session, "batch.frozen", f"batch {batch.number}", dataset=dataset.name, rows=dataset.rows)
+            action = "batch.frozen" if parent is None else "dataset.revised"
+            audit.record(session, action, f"batch {batch.number}", dataset=dataset.name, rows=dataset.rows)
             session.flush()
             draft.publish()
 

@@ -6,7 +6,7 @@ from itertools import islice
 from typing import NamedTuple, TypeVar
 from uuid import UUID
 
-from sqlalchemy import insert, select, update
+from sqlalchemy import func, insert, select, update
 from sqlalchemy.orm import Session
 
 from app.models import (
@@ -25,6 +25,7 @@ from app.models import (
     Review,
     SplitPrompt,
     Verdict,
+    WorkDay,
 )
 from contract.vocabulary import (
     AttackVector,
@@ -212,17 +213,29 @@ def held_freeze(session: Session, batch_id: UUID, holder: str) -> Freeze | None:
 
 def have_work_in(session: Session, people: Iterable[UUID], batch_id: UUID) -> bool:
     """Whether any of these people judged anything in a batch."""
-    return (
-        session.scalar(
-            select(
-                select(Annotation.id)
-                .join(Comparison, Comparison.id == Annotation.comparison_id)
-                .where(Annotation.annotator_id.in_(list(people)), Comparison.batch_id == batch_id)
-                .exists()
-            )
-        )
-        or False
+    counted = select(WorkDay.annotator_id).where(WorkDay.batch_id == batch_id, WorkDay.annotator_id.in_(list(people)))
+    return session.scalars(counted.where(WorkDay.annotations > 0).limit(1)).first() is not None
+
+
+def newest_datasets(session: Session) -> list[tuple[PreferenceDataset, Batch]]:
+    """The newest version of each batch's dataset, where no newer one is on its way."""
+    newest = (
+        select(PreferenceDataset.batch_id, func.max(PreferenceDataset.version).label("version"))
+        .group_by(PreferenceDataset.batch_id)
+        .subquery()
     )
+    rows = session.execute(
+        select(PreferenceDataset, Batch)
+        .join(
+            newest,
+            (newest.c.batch_id == PreferenceDataset.batch_id) & (newest.c.version == PreferenceDataset.version),
+        )
+        .join(Batch, Batch.id == PreferenceDataset.batch_id)
+        .outerjoin(Freeze, Freeze.batch_id == Batch.id)
+        .where(Freeze.batch_id.is_(None))
+        .order_by(Batch.number)
+    )
+    return [(dataset, batch) for dataset, batch in rows]
 
 
 def splits(session: Session, batch_id: UUID) -> dict[UUID, Split]:

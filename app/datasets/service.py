@@ -113,6 +113,14 @@ def rules_of(batch: Batch, excluded: Iterable[UUID]) -> left_out.Rules:
     return left_out.Rules(excluded=frozenset(excluded), is_review_complete=batch.review_share >= 1)
 
 
+def before_of(session: Session, batch: Batch, parent_id: UUID | None) -> left_out.Rules | None:
+    """The rules of a dataset's parent, if it has one."""
+    if parent_id is None:
+        return None
+    parent = session.get_one(PreferenceDataset, parent_id)
+    return rules_of(batch, map(UUID, parent.excluded_annotators))
+
+
 def recreate(session: Session, dataset: PreferenceDataset, target: Path, settings: Settings) -> None:
     """Make a dataset again from the database alone, with the same bytes.
 
@@ -130,9 +138,11 @@ def recreate(session: Session, dataset: PreferenceDataset, target: Path, setting
         version=dataset.version,
         parent=manifest.parent,
         frozen_at=dataset.frozen_at,
+        licence=manifest.licence,
+        before=before_of(session, batch, dataset.parent_id),
         format_version=manifest.format_version,
     )
-    survey = surveying.survey(session, batch, rules)
+    survey = surveying.survey(session, batch, rules, before=identity.before)
     sides = queries.splits(session, batch.id)
     maker = FolderMaker(session, batch, identity, rules, settings.pseudonym_secret.get_secret_value())
     with store.draft_folder(target) as draft:

@@ -30,6 +30,10 @@ class Survey:
     left_out: Counter[LeftOut]
     conversations: dict[UUID, Found]
     """Only those with rows."""
+    removed: int = 0
+    """Rows that the rules of an earlier version allowed and those of this one do not."""
+    added: int = 0
+    """Rows that only the rules of this version allow."""
 
     def candidates(self) -> Iterator[Candidate]:
         """The conversations as the split sees them."""
@@ -42,8 +46,9 @@ class Survey:
             )
 
 
-def survey(session: Session, batch: Batch, rules: left_out.Rules) -> Survey:
-    """Look at every comparison of a batch once, keeping no text."""
+def survey(session: Session, batch: Batch, rules: left_out.Rules, *, before: left_out.Rules | None = None) -> Survey:
+    """Look at every comparison of a batch once, keeping no text; ``before`` are the rules of an earlier version."""
+    removed = added = 0
     comparisons = 0
     reasons: Counter[LeftOut] = Counter()
     conversations: dict[UUID, Found] = {}
@@ -53,13 +58,18 @@ def survey(session: Session, batch: Batch, rules: left_out.Rules) -> Survey:
         key = key_in_conversation(seen.prompt, seen.turn)
         if key is not None:
             found.prompts.add(key)
-        reason = left_out.reason(seen.state, _judgement(seen), rules)
+        judgement = _judgement(seen)
+        reason = left_out.reason(seen.state, judgement, rules)
+        if before is not None:
+            was_row = left_out.reason(seen.state, judgement, before) is None
+            removed += was_row and reason is not None
+            added += reason is None and not was_row
         if reason is None:
             found.turns.append(seen.turn)
         else:
             reasons[reason] += 1
     with_rows = {conversation_id: found for conversation_id, found in conversations.items() if found.turns}
-    return Survey(comparisons=comparisons, left_out=reasons, conversations=with_rows)
+    return Survey(comparisons=comparisons, left_out=reasons, conversations=with_rows, removed=removed, added=added)
 
 
 def _judgement(seen: queries.Surveyed) -> left_out.Judgement | None:

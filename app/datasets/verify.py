@@ -35,6 +35,8 @@ def verify_folder(folder: Path, *, manifest_sha256: str | None = None) -> list[s
         problems.append(f"{MANIFEST_FILE} is not the one that was frozen: its sha256 is not {manifest_sha256}.")
     if not (folder / CARD_FILE).is_file():
         problems.append(f"{CARD_FILE} is missing.")
+    elif manifest.card_sha256 not in {None, sha256_of(folder / CARD_FILE)}:
+        problems.append(f"{CARD_FILE} is damaged: its sha256 is not {manifest.card_sha256}.")
     for file in manifest.files:
         problems.extend(_file_problems(folder, file, manifest.format_version))
     problems.extend(_stray_files(folder, manifest))

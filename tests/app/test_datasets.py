@@ -18,6 +18,7 @@ from app.datasets import freezing, queries, store
 from app.datasets import service as datasets
 from app.datasets.folder import FolderMaker, Identity
 from app.datasets.parquet import ROW_GROUP_ROWS, SCHEMA, FolderWriter
+from app.datasets.rows import pseudonym
 from app.datasets.service import NotReproducibleError
 from app.datasets.split import prompt_key
 from app.datasets.store import TargetTakenError
@@ -238,11 +239,11 @@ def test_what_one_annotator_skips_and_another_judges_is_a_row(database: Database
 
 @pytest.mark.parametrize(
     ("version", "first_missing", "last"),
-    [(1, "risk_category", "agreement"), (2, "chosen_generation", "edited")],
-    ids=["first", "second"],
+    [(1, "risk_category", "agreement"), (2, "chosen_generation", "edited"), (3, None, "rejected_generation")],
+    ids=["first", "second", "third"],
 )
 def test_a_dataset_of_an_older_version_is_checked_and_made_again_as_it_was(
-    database: Database, settings: Settings, tmp_path: Path, version: int, first_missing: str, last: str
+    database: Database, settings: Settings, tmp_path: Path, version: int, first_missing: str | None, last: str
 ) -> None:
     with database.write() as session:
         batch = make.make_week(session, make.make_person(session), conversations=4)
@@ -254,7 +255,7 @@ def test_a_dataset_of_an_older_version_is_checked_and_made_again_as_it_was(
         stored = datasets.folder_of(dataset, settings)
         shutil.rmtree(stored)
         survey = survey_batch(session, batch, datasets.rules_of(batch, []))
-        identity = Identity(dataset.name, 1, None, FROZEN_AT, format_version=version)
+        identity = Identity(dataset.name, 1, None, FROZEN_AT, licence=None, format_version=version)
         secret = settings.pseudonym_secret.get_secret_value()
         stored.mkdir()
         manifest, content = FolderMaker(session, batch, identity, datasets.rules_of(batch, []), secret).write(
@@ -264,17 +265,20 @@ def test_a_dataset_of_an_older_version_is_checked_and_made_again_as_it_was(
         dataset.manifest_sha256 = hashlib.sha256(content).hexdigest()
     assert manifest.format_version == version
     columns = list(PreferenceRow.model_fields)
-    assert set(rows_of(stored)[0]) - {"split"} == set(columns[: columns.index(first_missing)])
+    assert set(rows_of(stored)[0]) - {"split"} == set(
+        columns[: columns.index(first_missing) if first_missing else None]
+    )
     card = (stored / "README.md").read_text(encoding="utf-8")
     assert f"| `{last}` |" in card
     assert f"| `{first_missing}` |" not in card
+    assert b"changes" not in (stored / "manifest.json").read_bytes()
     assert verify_folder(stored, manifest_sha256=dataset.manifest_sha256) == []
     with database.read() as session:
         found = datasets.get(session, dataset.name)
         datasets.recreate(session, found, tmp_path / "again", settings)
         shown = datasets.first_rows(found, Objective.SAFETY, settings, limit=1)
     assert bytes_of(tmp_path / "again") == bytes_of(stored)
-    assert shown[0]["chosen_generation"] is None
+    assert shown[0]["chosen_generation"] == ("newest" if version == 3 else None)
     trained_on = load_preference_dataset(stored, Objective.HELPFULNESS)
     assert len(trained_on.train) + len(trained_on.test) == 6
 
@@ -406,7 +410,15 @@ def test_freezing_again_makes_a_new_version_and_moves_nothing(database: Database
         session.get_one(Person, bo.id).is_excluded = True
     second = freeze(database, batch, settings)
     assert (second.name, second.version, second.parent_id) == ("batch-001-v2", 2, first.id)
-    assert datasets.manifest_of(second).parent == "batch-001"
+    manifest = datasets.manifest_of(second)
+    assert manifest.parent == "batch-001"
+    assert manifest.changes is not None
+    secret = settings.pseudonym_secret.get_secret_value()
+    assert manifest.changes.excluded_annotators == (pseudonym(secret, bo.id),)
+    assert (manifest.changes.rows_removed, manifest.changes.rows_added) == (1, 0)
+    assert "it corrects `batch-001`, which stays as it is. 1 rows were removed" in (
+        datasets.folder_of(second, settings) / "README.md"
+    ).read_text(encoding="utf-8")
     assert datasets.manifest_of(second).left_out == {LeftOut.ANNOTATOR_EXCLUDED: 1}
     assert bytes_of(datasets.folder_of(first, settings)) == before
     sides = [

@@ -13,7 +13,6 @@ from app.batches.reconciler import reconcile
 from app.comparisons import handout
 from app.database import Database
 from app.datasets import apart
-from app.insights import service as insights
 from app.models import now
 from app.pool import stock
 from app.settings import Settings
@@ -53,7 +52,6 @@ def look_after(database: Database, settings: Settings, at: datetime, stop: threa
 
     steps: tuple[tuple[str, Callable[[], object]], ...] = (
         ("reconcile_failed", move_the_week_along),
-        ("keeping_failed", lambda: insights.keep_settled(database)),
         ("expire_failed", lambda: handout.expire(database, at)),
         ("refill_failed", lambda: stock.refill(database, settings, at)),
     )

@@ -36,6 +36,7 @@ from app.accounts import service as accounts
 from app.database import alembic_config, connect
 from app.datasets import freezing
 from app.datasets import service as datasets
+from app.insights import service as insights
 from app.models import Batch, BatchState, Freeze, PersonRole, Response, now
 from app.settings import Settings
 from benchmarks._annotators import Annotator, Connection, Run, SignedIn, drive, get
@@ -211,6 +212,7 @@ def freeze_and_export(settings: Settings, answer: Pipe) -> None:
                 batch = session.scalars(select(Batch).where(Batch.number == number)).one()
                 freezing.request(session, batch, at=batch.closes_at)
             freezing.work_off(database, settings, now())
+            insights.keep_settled(database)
             frozen = time.perf_counter()
             with database.read() as session:
                 dataset = datasets.get(session, f"batch-{number:03d}")

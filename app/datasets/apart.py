@@ -7,6 +7,7 @@ from threading import Event
 
 from app.database import Database, connect
 from app.datasets import freezing
+from app.insights import service as insights
 from app.logs import configure
 from app.models import now
 from app.settings import Settings
@@ -50,5 +51,6 @@ def _write(settings: Settings) -> None:
     database = connect(settings.database_url)
     try:
         freezing.work_off(database, settings, now())
+        insights.keep_settled(database)
     finally:
         database.dispose()

@@ -30,6 +30,9 @@ class Settings(BaseSettings):
     """PostgreSQL (``postgresql://...``) or SQLite; without one, an embedded SQLite file in ``data_dir``."""
     datasets_dir: Path | None = None
     """Where frozen datasets are kept; several app processes must share it. Default: ``data_dir``/datasets."""
+    dataset_store: str = ""
+    """A URI that ``pyarrow.fs`` opens, such as ``s3://bucket/datasets``: every dataset is kept there as well, and a
+    machine that has not a dataset's files fetches them from there. Without one, ``datasets_dir`` is the only place."""
     dataset_licence: str = Field(default="to-be-decided", max_length=100, pattern=r"^[A-Za-z0-9 .()+-]+$")
     """The licence that the cards of datasets name, such as ``cc-by-4.0``; a dataset keeps that of its freeze."""
     public_url: str = "http://127.0.0.1:8000"

@@ -21,6 +21,7 @@ from app.database import Database, end_reading
 from app.datasets import queries, service, split, store
 from app.datasets import survey as surveying
 from app.datasets.folder import FolderMaker, Identity, split_rule
+from app.datasets.remote_store import RemoteStore
 from app.errors import ConflictError
 from app.models import Batch, BatchState, Freeze, PreferenceDataset, now
 from app.settings import Settings
@@ -147,6 +148,8 @@ class _Work:
                 manifest, content = maker.write(draft.folder, survey, sides)
                 end_reading(session)
                 draft.sync()
+                if self.settings.dataset_store:
+                    RemoteStore(self.settings.dataset_store).put(draft.folder, manifest)
                 self._make_exist(draft, manifest, content, parent)
 
     def give_up(self, error: Exception) -> None:

@@ -11,6 +11,7 @@ from sqlalchemy.orm import Session
 from app.datasets import left_out, parquet, queries, store
 from app.datasets import survey as surveying
 from app.datasets.folder import FolderMaker, Identity
+from app.datasets.remote_store import RemoteStore, StoreUnreachableError
 from app.datasets.verify import verify_folder
 from app.errors import ConflictError, NotFoundError
 from app.models import Batch, PreferenceDataset
@@ -48,8 +49,16 @@ def manifest_of(dataset: PreferenceDataset) -> Manifest:
 
 
 def folder_of(dataset: PreferenceDataset, settings: Settings) -> Path:
-    """Where the files of a dataset lie."""
-    return settings.datasets_root / dataset.name
+    """Where the files of a dataset lie on this machine; fetched from the store elsewhere where they do not yet.
+
+    Raises:
+        StoreUnreachableError: They are only elsewhere, and cannot be fetched.
+
+    """
+    folder = settings.datasets_root / dataset.name
+    if settings.dataset_store and not folder.is_dir():
+        RemoteStore(settings.dataset_store).fetch(manifest_of(dataset), dataset.manifest_sha256, folder)
+    return folder
 
 
 def file_of(dataset: PreferenceDataset, name: str, settings: Settings) -> Path:
@@ -92,7 +101,11 @@ def export(
 
     """
     store.require_free(target)
-    stored = folder_of(dataset, settings)
+    try:
+        stored = folder_of(dataset, settings)
+    except StoreUnreachableError as error:
+        recreate(session, dataset, target, settings)
+        return [error.message]
     problems = verify_folder(stored, manifest_sha256=dataset.manifest_sha256)
     if problems:
         recreate(session, dataset, target, settings)
@@ -151,6 +164,6 @@ def recreate(session: Session, dataset: PreferenceDataset, target: Path, setting
             msg = (
                 f"{dataset.name} cannot be made again with the same bytes: the pseudonym secret or the version of "
                 "pyarrow is another one than at the freeze, or rows in the database were changed by hand. "
-                f"Restore the folder {folder_of(dataset, settings)} from a backup."
+                f"Restore the folder {settings.datasets_root / dataset.name} from a backup."
             )
             raise NotReproducibleError(msg)

@@ -20,7 +20,9 @@ _WORDS = {
     "batch.close_requested": "ended the week early",
     "batch.closing": "stopped taking prompts",
     "batch.closed": "closed it",
+    "batch.settled": "ended its review: nothing in it changes any more",
     "batch.frozen": "froze it",
+    "dataset.revised": "wrote a new version of its dataset",
 }
 
 

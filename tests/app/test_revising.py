@@ -40,6 +40,8 @@ def test_leaving_work_out_makes_new_versions_of_what_it_is_in(
         datasets.recreate(session, revised, tmp_path / "again", settings)
     page = sign_in(PersonRole.TRAINER).get("/datasets/batch-001-v2").text
     assert "Corrects" in page
+    assert "1 rows were removed" in page
+    assert "wrote a new version of its dataset" in admin.get("/admin/batches/1").text
     admin.post(f"/admin/people/{bo.id}/excluded", {"is_excluded": "false"})
     assert reconcile(database, settings, at) == 2
     assert names(database)["batch-001-v3"] == 25

@@ -22,7 +22,8 @@ from contract.vocabulary import (
 
 FORMAT_VERSION = 4
 READABLE_VERSIONS = frozenset({1, 2, 3, 4})
-"""Version 1 lacks the columns from ``risk_category`` on, version 2 those from ``chosen_generation`` on.
+"""Version 1 lacks the columns from ``risk_category`` on, version 2 those from ``chosen_generation`` on, version 3
+``late``.
 
 The manifest says ``changes``, ``licence`` and ``card_sha256`` from version 4 on.
 """
@@ -96,6 +97,8 @@ class PreferenceRow(Contract):
     chosen_generation: Generation | None = None
     """Whether the chosen response was asked of the newest checkpoint at that time, or of the previous one."""
     rejected_generation: Generation | None = None
+    late: bool | None = None
+    """Whether it was judged in the grace time, after the batch had stopped taking prompts."""
 
 
 class DatasetFile(Contract):

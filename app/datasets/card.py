@@ -63,6 +63,7 @@ FIELDS = (
         "Whether the chosen response was asked of the `newest` checkpoint at that time, or of the `previous` one.",
     ),
     ("rejected_generation", "The same of the rejected response."),
+    ("late", "Whether it was judged in the grace time, after the batch had stopped taking prompts."),
 )
 
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))

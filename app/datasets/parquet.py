@@ -68,9 +68,10 @@ SCHEMA: Final = pa.schema(
         ("edited", _MESSAGES),
         ("chosen_generation", _TEXT),
         ("rejected_generation", _TEXT),
+        ("late", pa.bool_()),
     ]
 )
-_LAST_COLUMNS_OF_OLDER_VERSIONS: Final = {1: "agreement", 2: "edited"}
+_LAST_COLUMNS_OF_OLDER_VERSIONS: Final = {1: "agreement", 2: "edited", 3: "rejected_generation"}
 
 
 def schema_of(format_version: int) -> pa.Schema:

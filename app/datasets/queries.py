@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from itertools import islice
 from typing import NamedTuple, TypeVar
 from uuid import UUID
@@ -79,6 +80,7 @@ class Annotated(NamedTuple):
     chosen_quality: int | None
     rejected_quality: int | None
     edited_text: str | None
+    created_at: datetime
     source: PromptSource
 
 
@@ -270,6 +272,7 @@ def annotated(session: Session, conversation_ids: Sequence[UUID]) -> list[Annota
             Annotation.chosen_quality,
             Annotation.rejected_quality,
             Annotation.edited_text,
+            Annotation.created_at,
             Conversation.source,
         )
         .join(Annotation, (Annotation.comparison_id == Comparison.id) & Annotation.is_primary)

@@ -144,6 +144,7 @@ class RowReader:
             "edited": [_message(Role.ASSISTANT, judged.edited_text)] if judged.edited_text is not None else None,
             "chosen_generation": chosen.generation,
             "rejected_generation": rejected.generation,
+            "late": self.batch.closing_at is not None and judged.created_at > self.batch.closing_at,
         }
 
     def _provenance(self, response: queries.Sampled) -> dict[str, Any]:

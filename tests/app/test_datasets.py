@@ -225,6 +225,18 @@ def test_a_row_says_what_else_the_batch_asked_for(database: Database, settings: 
     }
 
 
+def test_a_judgement_in_the_grace_time_is_kept_and_marked(database: Database, settings: Settings) -> None:
+    with database.write() as session:
+        batch = make.make_open_batch(session, held_out_share=0.0)
+        ann = make.make_person(session)
+        (early,) = make.make_judged(session, batch, ann, "Early?")
+        (late,) = make.make_judged(session, batch, ann, "Late?")
+        batch.closing_at = early.created_at
+        late.created_at = early.created_at + timedelta(microseconds=1)
+    rows = rows_of(datasets.folder_of(freeze(database, batch, settings), settings))
+    assert {row["prompt"][0]["content"]: row["late"] for row in rows} == {"Early?": False, "Late?": True}
+
+
 def test_what_one_annotator_skips_and_another_judges_is_a_row(database: Database, settings: Settings) -> None:
     with database.write() as session:
         batch = make.make_open_batch(session)
@@ -239,11 +251,11 @@ def test_what_one_annotator_skips_and_another_judges_is_a_row(database: Database
 
 @pytest.mark.parametrize(
     ("version", "first_missing", "last"),
-    [(1, "risk_category", "agreement"), (2, "chosen_generation", "edited"), (3, None, "rejected_generation")],
+    [(1, "risk_category", "agreement"), (2, "chosen_generation", "edited"), (3, "late", "rejected_generation")],
     ids=["first", "second", "third"],
 )
 def test_a_dataset_of_an_older_version_is_checked_and_made_again_as_it_was(
-    database: Database, settings: Settings, tmp_path: Path, version: int, first_missing: str | None, last: str
+    database: Database, settings: Settings, tmp_path: Path, version: int, first_missing: str, last: str
 ) -> None:
     with database.write() as session:
         batch = make.make_week(session, make.make_person(session), conversations=4)
@@ -265,9 +277,7 @@ def test_a_dataset_of_an_older_version_is_checked_and_made_again_as_it_was(
         dataset.manifest_sha256 = hashlib.sha256(content).hexdigest()
     assert manifest.format_version == version
     columns = list(PreferenceRow.model_fields)
-    assert set(rows_of(stored)[0]) - {"split"} == set(
-        columns[: columns.index(first_missing) if first_missing else None]
-    )
+    assert set(rows_of(stored)[0]) - {"split"} == set(columns[: columns.index(first_missing)])
     card = (stored / "README.md").read_text(encoding="utf-8")
     assert f"| `{last}` |" in card
     assert f"| `{first_missing}` |" not in card

@@ -149,6 +149,9 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
             "import_id": [str(waiting.id)],
             "path": ["README.md", "manifest.json"],
         }
+    tags = Tags(Objective.SAFETY, words=(texts.name[:40],))
+    prompts = pool.check(database, settings, Wanted(tags=tags, source=texts.name), f"{texts.long}?")
+    made.parameters["draft_id"] = [str(prompts.id)]
     return made
 
 

@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
 
-from app.accounts.forms import StorableText, refuse_nul
+from app.accounts.forms import refuse_nul
 from app.datasets.split import normalise
 from app.pool.sources import LineProblem, Row
 from contract.vocabulary import AttackVector, Objective, RiskCategory
@@ -61,8 +61,9 @@ def as_tags(typed: object) -> object:
     return tuple(dict.fromkeys(one for one in plain if one))
 
 
-def _whole(text: str) -> str:
-    """Refuse half a character, which JSON can spell and no text can hold."""
+def _storable(text: str) -> str:
+    """Refuse what no database can hold: NUL, and half a character, which JSON can spell."""
+    refuse_nul(text)
     if any("\ud800" <= character <= "\udfff" for character in text):
         msg = "holds half a character"
         raise ValueError(msg)
@@ -71,15 +72,15 @@ def _whole(text: str) -> str:
 
 def _plain(turn: str) -> str:
     """A turn with plain line ends and without space around it."""
-    plain = str(refuse_nul(turn)).replace("\r\n", "\n").strip()
+    plain = turn.replace("\r\n", "\n").strip()
     if not plain:
         msg = "is empty"
         raise ValueError(msg)
-    return _whole(plain)
+    return _storable(plain)
 
 
 Words = Annotated[
-    tuple[Annotated[StorableText, Field(max_length=_TAG_CHARACTERS), AfterValidator(_whole)], ...],
+    tuple[Annotated[str, Field(max_length=_TAG_CHARACTERS), AfterValidator(_storable)], ...],
     BeforeValidator(as_tags),
     Field(max_length=_MOST_TAGS),
 ]
@@ -96,7 +97,7 @@ class _Line(BaseModel):
     risk_category: RiskCategory | None = None
     attack_vector: AttackVector | None = None
     tags: Words = ()
-    source: Annotated[StorableText, Field(max_length=SOURCE_CHARACTERS), AfterValidator(_whole)] | None = None
+    source: Annotated[str, Field(max_length=SOURCE_CHARACTERS), AfterValidator(_storable)] | None = None
 
     @model_validator(mode="before")
     @classmethod

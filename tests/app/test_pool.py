@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import re
+import sys
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -250,7 +251,7 @@ def test_the_command_line(
     assert {(len(prompt.turns), prompt.source) for prompt in prompts} == {(2, "prompts.jsonl")}
     shown = RUNNER.invoke(commands, ["list"], catch_exceptions=False).stdout
     assert re.search(r"helpfulness\W+80\W+0\W+0", shown)
-    file.write_text('Fine?\n{"turns": 7}\n', encoding="utf-8")
+    file.write_text('{"prompt": "Fine?"}\n{"turns": 7}\n', encoding="utf-8")
     with pytest.raises(PromptsFileError, match=r"(?s)prompts\.jsonl: 1 problem, .*Line 2: turns: must be a valid list"):
         RUNNER.invoke(commands, ["add", str(file), "--objective", "safety"], catch_exceptions=False)
     with pytest.raises(PromptsFileError, match="cannot be read"):
@@ -446,6 +447,6 @@ def test_a_hundred_thousand_prompts(database: Database, settings: Settings) -> N
         assert service.confirm(session, draft, settings).added == 100_000
     added = time.perf_counter()
     assert service.check(database, settings, wanted, io.BytesIO(as_csv(rows).encode()), "many.csv").known == 100_000
-    print(f"checked in {checked - began:.1f} s, added in {added - checked:.1f} s")
+    sys.stdout.write(f"checked in {checked - began:.1f} s, added in {added - checked:.1f} s")
     # Some 10 s on two cores that others use too; a slow machine must not fail the test.
     assert added - began < 120

@@ -73,9 +73,8 @@ def text_page(
     gzip: _GzipQuery = False,
 ) -> StreamingResponse:
     """The rows of one objective and split as text."""
-    return _send_text(
-        _part(request, session, name, objective, split), f"{name}-{objective}-{split}", form, is_gzip=gzip
-    )
+    part = _part(request, session, name, objective, split)
+    return _send_text(part, name, form, is_gzip=gzip)
 
 
 @router.get("/datasets/{name}/files/{path:path}")
@@ -144,9 +143,8 @@ def get_text(
     conversation in the form of Anthropic's hh-rlhf; the system prompt and all other columns are left away, and so are
     rows with a message that itself names a speaker.
     """
-    return _send_text(
-        _part(request, session, name, objective, split), f"{name}-{objective}-{split}", form, is_gzip=gzip
-    )
+    part = _part(request, session, name, objective, split)
+    return _send_text(part, name, form, is_gzip=gzip)
 
 
 def _part(request: Request, session: Session, name: str, objective: Objective, split: Split) -> Part:
@@ -158,7 +156,7 @@ def _part(request: Request, session: Session, name: str, objective: Objective, s
 
 def _send_text(part: Part, name: str, form: TextForm, *, is_gzip: bool) -> StreamingResponse:
     pieces = part.pieces(form)
-    file = f"{name}{text_forms.file_name(form, is_gzip=is_gzip)}"
+    file = f"{name}-{part.objective}-{part.split}{text_forms.file_name(form, is_gzip=is_gzip)}"
     return StreamingResponse(
         text_forms.gzipped(pieces) if is_gzip else pieces,
         media_type="application/gzip" if is_gzip else "application/jsonl",

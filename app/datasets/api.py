@@ -84,6 +84,12 @@ def manifest_responses(model: type[BaseModel], shown: Mapping[str, Any]) -> dict
 
 
 _BYTES = {"schema": {"type": "string", "format": "binary"}}
+TEXT_RESPONSES: dict[int | str, dict[str, Any]] = {
+    200: {
+        "description": "All rows of the objective and split, one a line; packed if that is asked for.",
+        "content": {"application/jsonl": _BYTES, "application/gzip": _BYTES},
+    }
+}
 FILE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "The whole file.",

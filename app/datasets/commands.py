@@ -1,13 +1,16 @@
 """``preferably dataset``: list, describe, export and verify preference datasets, here or at another installation."""
 
+import shutil
 from collections.abc import Iterable
+from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Annotated
 
 import typer
 from rich.table import Table
 
-from app.datasets import download, service, verify
+from app.datasets import download, service, store, text_forms, verify
 from app.datasets.api import DatasetEntry
 from app.datasets.console import (
     ERR,
@@ -22,12 +25,21 @@ from app.datasets.console import (
     warn,
 )
 from app.datasets.remote import Remote
+from app.datasets.text_forms import TextForm
 from contract.dataset import MANIFEST_FILE, Manifest
 
 commands = typer.Typer(
     no_args_is_help=True,
     help="Preference datasets, frozen and external, and training sets: list, describe, export, import, check.",
 )
+
+
+class ExportForm(StrEnum):
+    """How a dataset is written to a folder."""
+
+    PARQUET = "parquet"
+    JSONL = TextForm.JSONL.value
+    HH = TextForm.HH.value
 
 
 @commands.command("list")
@@ -62,16 +74,22 @@ def describe(
 def export(
     name: Annotated[str, typer.Argument(help="The dataset, for example batch-001.")],
     to: Annotated[Path, typer.Option(help="The folder to make; it must not exist, or be empty.")],
+    form: Annotated[ExportForm, typer.Option(help="As it was frozen, or as text.")] = ExportForm.PARQUET,
     url: UrlOption = None,
     token_file: TokenFileOption = None,
 ) -> None:
     """Write a dataset to a folder, byte for byte as it was frozen, and check it.
 
+    With --form jsonl or hh, the checked rows are then written as text, one file for each objective and split.
+
     With --url, a transfer that broke off goes on where it stopped when the command is given again.
     """
     remote = remote_of(url, token_file)
     try:
-        manifest = _export_from_here(name, to) if remote is None else _export_from(remote, name, to)
+        if form is not ExportForm.PARQUET:
+            _export_as_text(remote, name, to, TextForm(form))
+            return
+        manifest = _export(remote, name, to)
     except OSError as error:
         msg = f"{name} cannot be written to {to}: {error}."
         raise UsageError(msg) from error
@@ -96,6 +114,25 @@ def verify_dataset(
 def _entries_here() -> list[DatasetEntry]:
     with installation() as (_, database), database.read() as session:
         return [DatasetEntry.of(dataset, batch) for dataset, batch in service.all_datasets(session)]
+
+
+def _export(remote: Remote | None, name: str, target: Path) -> Manifest:
+    return _export_from_here(name, target) if remote is None else _export_from(remote, name, target)
+
+
+def _export_as_text(remote: Remote | None, name: str, target: Path, form: TextForm) -> None:
+    store.require_free(target)
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.parquet-") as working:
+        frozen = Path(working) / name
+        manifest = _export(remote, name, frozen)
+        with store.draft_folder(target.absolute()) as folder:
+            rows = text_forms.write(frozen, manifest, folder, form)
+            # It says where the rows come from; the files that it lists are the frozen ones.
+            shutil.copyfile(frozen / MANIFEST_FILE, folder / f"frozen-{MANIFEST_FILE}")
+    if rows < manifest.rows:
+        warn(f"{manifest.rows - rows:,} rows cannot be said so and were left out; see docs/dataset-format.md.")
+    OUT.print(f"{name}: {rows:,} rows as {form} in {target}")
 
 
 def _export_from_here(name: str, target: Path) -> Manifest:

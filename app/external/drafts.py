@@ -1,9 +1,7 @@
 """Imports that wait to be confirmed: checked, written, and nowhere to be seen yet."""
 
 import shutil
-import time
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, BinaryIO, Final
@@ -12,19 +10,13 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, BeforeValidator, Field
 
 from app.accounts.forms import StorableText
-from app.errors import NotFoundError
 from app.external.normalising import Normalised, normalise
 from app.models import new_id, now
+from app.waiting_imports import WaitingImports
 from contract.training_set import set_name
 from contract.vocabulary import Objective
 
-_REPORT: Final = "report.json"
 _SOURCE: Final = "source"
-_KEPT_S: Final = 24 * 3600
-
-
-class NoSuchImportError(NotFoundError):
-    """An import was confirmed or discarded already, or nobody confirmed it in time."""
 
 
 def _none_if_empty(typed: object) -> object:
@@ -68,15 +60,14 @@ def check(
         SourceFileError: The file as a whole cannot be read.
 
     """
-    _remove_old(root)
     draft_id = new_id()
-    with _folder_or_nothing(_folder(root, draft_id)) as folder:
+    with _waiting(root).new(draft_id) as folder:
         # An upload is written down first: Parquet is read from its end.
         place = source if isinstance(source, Path) else _write_down(source, folder / _SOURCE)
         normalised = normalise(place, folder, on_row)
         (folder / _SOURCE).unlink(missing_ok=True)
         draft = Draft(id=draft_id, wanted=wanted, source_file=source_file, normalised=normalised, checked_at=now())
-        (folder / _REPORT).write_text(draft.model_dump_json(), encoding="utf-8")
+        _waiting(root).keep(draft)
     return draft
 
 
@@ -87,28 +78,21 @@ def get(root: Path, draft_id: UUID) -> Draft:
         NoSuchImportError: There is none, or none any more.
 
     """
-    try:
-        content = (_folder(root, draft_id) / _REPORT).read_bytes()
-    except FileNotFoundError:
-        msg = (
-            "This import was confirmed or discarded already, or has waited for more than a day. Upload the file again."
-        )
-        raise NoSuchImportError(msg) from None
-    return Draft.model_validate_json(content)
+    return _waiting(root).get(draft_id)
 
 
 def discard(root: Path, draft_id: UUID) -> None:
     """Throw away an import; nothing happens if there is none."""
-    shutil.rmtree(_folder(root, draft_id), ignore_errors=True)
+    _waiting(root).discard(draft_id)
 
 
 def file_of(root: Path, draft: Draft, name: str) -> Path:
     """Where a file of an import lies until it is confirmed."""
-    return _folder(root, draft.id) / name
+    return _waiting(root).folder(draft.id) / name
 
 
-def _folder(root: Path, draft_id: UUID) -> Path:
-    return root / ".imports" / draft_id.hex
+def _waiting(root: Path) -> WaitingImports[Draft]:
+    return WaitingImports(root / ".imports", Draft)
 
 
 def _write_down(source: BinaryIO, place: Path) -> Path:
@@ -116,19 +100,3 @@ def _write_down(source: BinaryIO, place: Path) -> Path:
     with place.open("wb") as stream:
         shutil.copyfileobj(source, stream)
     return place
-
-
-@contextmanager
-def _folder_or_nothing(folder: Path) -> Generator[Path]:
-    folder.mkdir(parents=True)
-    try:
-        yield folder
-    except BaseException:
-        shutil.rmtree(folder, ignore_errors=True)
-        raise
-
-
-def _remove_old(root: Path) -> None:
-    for folder in (root / ".imports").glob("*"):
-        if time.time() - folder.stat().st_mtime > _KEPT_S:
-            shutil.rmtree(folder, ignore_errors=True)

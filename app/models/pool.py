@@ -41,6 +41,8 @@ class PoolPrompt(Base):
     """Where it came from, such as the name of the file."""
     risk_category: Mapped[RiskCategory | None] = mapped_column(default=None)
     attack_vector: Mapped[AttackVector | None] = mapped_column(default=None)
+    tags: Mapped[list[str]] = mapped_column(default_factory=list, server_default="[]")
+    """Words of the admin's own, such as a topic or a language, by which prompts are found again."""
     state: Mapped[PoolPromptState] = mapped_column(default=PoolPromptState.WAITING)
     added_by: Mapped[UUID | None] = mapped_column(ForeignKey("people.id"), default=None)
     added_at: Mapped[datetime] = mapped_column(default_factory=now)

@@ -1,7 +1,7 @@
 """The SQL of the prompt pool and of the stock that is made from it."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import islice, product
@@ -29,6 +29,7 @@ from app.models import (
 from contract.vocabulary import Objective
 
 _ROWS_AT_ONCE = 500
+_DIGESTS_AT_ONCE = 5000
 _UNJUDGED = (ComparisonState.SAMPLING, ComparisonState.READY)
 
 
@@ -39,6 +40,7 @@ class Filter:
     objective: Objective | None = None
     state: PoolPromptState | None = None
     text: str = ""
+    tag: str = ""
 
     def conditions(self) -> Iterable[ColumnElement[bool]]:
         """The conditions that such prompts meet."""
@@ -49,6 +51,18 @@ class Filter:
         if self.text:
             # Turns are stored as JSON, in which some characters are written as escapes: so must be what is sought.
             yield cast(PoolPrompt.turns, Text).icontains(json.dumps(self.text)[1:-1], autoescape=True)
+        if self.tag:
+            # Tags are a JSON list, too; the quotes around one tell it from a longer one.
+            yield cast(PoolPrompt.tags, Text).contains(json.dumps(self.tag), autoescape=True)
+
+
+def known(session: Session, objective: Objective, digests: Iterable[str]) -> Iterator[str]:
+    """Those of the digests that an objective has had before."""
+    remaining = iter(digests)
+    while chunk := list(islice(remaining, _DIGESTS_AT_ONCE)):
+        yield from session.scalars(
+            select(PoolPrompt.digest).where(PoolPrompt.objective == objective, PoolPrompt.digest.in_(chunk))
+        )
 
 
 def add(session: Session, rows: Iterable[dict[str, Any]]) -> int:

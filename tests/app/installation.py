@@ -22,6 +22,9 @@ from app.models import (
     Worker,
     WorkState,
 )
+from app.pool import drafts as pool_drafts
+from app.pool import service as pool
+from app.pool.reading import Tags
 from app.settings import Settings
 from contract.recipe import Recipe
 from contract.training_set import MemberKind, SetCounts, SetDefinition, SetMember
@@ -146,6 +149,9 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
             "import_id": [str(waiting.id)],
             "path": ["README.md", "manifest.json"],
         }
+    tags = Tags(Objective.SAFETY, words=(texts.name[:40],))
+    prompts = pool.check(database, settings, pool_drafts.Wanted(tags=tags, source=texts.name), f"{texts.long}?")
+    made.parameters["draft_id"] = [str(prompts.id)]
     return made
 
 

@@ -1,5 +1,6 @@
 """Other libraries read a frozen dataset unchanged: the snippets of docs/dataset-format.md, run as they are."""
 
+import math
 import os
 import re
 import shutil
@@ -58,6 +59,28 @@ def offline(frozen: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pa
     return tmp_path / "work"
 
 
+SHORT: dict[str, Any] = {
+    "max_steps": 3,
+    "per_device_train_batch_size": 2,
+    "learning_rate": 1e-3,
+    "logging_steps": 1,
+    "use_cpu": True,
+    "bf16": False,
+    "gradient_checkpointing": False,
+    "disable_tqdm": True,
+    "report_to": "none",
+    "save_strategy": "no",
+}
+
+
+def weights(model: Any) -> list[Any]:
+    return [weight.detach().clone() for weight in model.parameters()]
+
+
+def has_moved(model: Any, before: list[Any]) -> bool:
+    return any(not weight.equal(then) for weight, then in zip(model.parameters(), before, strict=True))
+
+
 def snippets() -> list[str]:
     return re.findall(r"```python\n(.*?)```", DOCUMENT.read_text(encoding="utf-8"), re.DOTALL)
 
@@ -99,6 +122,63 @@ def test_the_documented_snippets_run(offline: Path) -> None:
     assert len(found["pairs"]) == 6
     assert found["pairs"][0]["chosen"] == [{"role": "assistant", "content": "Even better."}]
     assert found["pairs"][0]["rejected"] == found["rows"][0]["chosen"]
+
+
+@pytest.mark.parametrize("objective", Objective, ids=str)
+def test_trl_trains_a_reward_model_on_the_rows_as_they_are(offline: Path, objective: Objective) -> None:
+    from datasets import load_dataset  # noqa: PLC0415
+    from transformers import AutoModelForSequenceClassification, AutoTokenizer  # noqa: PLC0415
+    from trl.trainer.reward_config import RewardConfig  # noqa: PLC0415
+    from trl.trainer.reward_trainer import RewardTrainer  # noqa: PLC0415
+
+    from model_worker.demo.tiny import make_tiny_checkpoint  # noqa: PLC0415
+
+    make_tiny_checkpoint(offline / "chat-checkpoint")
+    tokenizer = AutoTokenizer.from_pretrained("chat-checkpoint")
+    model = AutoModelForSequenceClassification.from_pretrained("chat-checkpoint", num_labels=1)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    rows = load_dataset("./batch-001", objective.value)
+    trainer = RewardTrainer(
+        model,
+        args=RewardConfig(str(offline / "reward-model"), **SHORT),
+        train_dataset=rows["train"],
+        eval_dataset=rows["test"],
+        processing_class=tokenizer,
+    )
+    before = weights(model)
+    trainer.train()
+    assert trainer.state.global_step == SHORT["max_steps"]
+    assert "margin" in trainer.train_dataset.column_names
+    assert has_moved(model, before)
+    assert trainer.evaluate()["eval_loss"] > 0
+
+
+@pytest.mark.parametrize("objective", Objective, ids=str)
+def test_trl_trains_by_dpo_on_the_rows_as_they_are(offline: Path, objective: Objective) -> None:
+    from datasets import load_dataset  # noqa: PLC0415
+    from transformers import AutoModelForCausalLM, AutoTokenizer  # noqa: PLC0415
+    from trl.trainer.dpo_config import DPOConfig  # noqa: PLC0415
+    from trl.trainer.dpo_trainer import DPOTrainer  # noqa: PLC0415
+
+    from model_worker.demo.tiny import make_tiny_checkpoint  # noqa: PLC0415
+
+    make_tiny_checkpoint(offline / "chat-checkpoint")
+    model = AutoModelForCausalLM.from_pretrained("chat-checkpoint")
+    rows = load_dataset("./batch-001", objective.value)
+    trainer = DPOTrainer(
+        model,
+        args=DPOConfig(str(offline / "dpo-model"), **SHORT),
+        train_dataset=rows["train"],
+        eval_dataset=rows["test"],
+        processing_class=AutoTokenizer.from_pretrained("chat-checkpoint"),
+    )
+    before = weights(model)
+    trainer.train()
+    assert trainer.state.global_step == SHORT["max_steps"]
+    # At first the model is its own reference: the loss is that of a coin.
+    assert trainer.state.log_history[0]["loss"] == pytest.approx(math.log(2), abs=0.01)
+    assert has_moved(model, before)
+    assert "eval_rewards/margins" in trainer.evaluate()
 
 
 def test_the_document_and_the_card_name_every_column_and_reason(offline: Path) -> None:

@@ -13,9 +13,10 @@ import pyarrow.parquet as pq
 import pytest
 from fastapi.testclient import TestClient
 
+from app import waiting_imports
 from app.accounts import service as accounts
 from app.database import Database
-from app.external import drafts, service
+from app.external import service
 from app.external.drafts import Wanted
 from app.external.normalising import SCHEMA, normalise
 from app.external.reading import SourceFileError
@@ -259,8 +260,8 @@ def test_what_nobody_confirms_is_gone_after_a_day(
 ) -> None:
     file = write(tmp_path / "pairs.jsonl", [FORMS[RowForm.HH]])
     old = service.check(Wanted(name="old"), file, file.name, settings)
-    monkeypatch.setattr(drafts, "_KEPT_S", -1)
+    monkeypatch.setattr(waiting_imports, "_KEPT_S", -1)
     fresh = service.check(Wanted(name="fresh"), file, file.name, settings)
     assert service.draft_of(fresh.id, settings) == fresh
-    with pytest.raises(drafts.NoSuchImportError):
+    with pytest.raises(waiting_imports.NoSuchImportError):
         service.draft_of(old.id, settings)

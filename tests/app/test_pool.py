@@ -1,7 +1,11 @@
 """The prompt pool: what may join it, what an admin sees and does, and the command line."""
 
+import csv
+import io
 import json
 import re
+import sys
+import time
 from collections import Counter
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,6 +13,7 @@ from pathlib import Path
 from threading import Barrier
 
 import pytest
+from httpx2 import Response as HttpResponse
 from sqlalchemy import func, select
 from typer.testing import CliRunner
 
@@ -16,11 +21,14 @@ from app.database import Database
 from app.models import AuditEvent, PersonRole, PoolPrompt, PoolPromptState
 from app.pool import service
 from app.pool.commands import PromptsFileError, commands
+from app.pool.drafts import Wanted
 from app.pool.queries import Filter
-from app.pool.reading import NewPrompt, Tags, read_prompts
+from app.pool.reading import NewPrompt, Tags
+from app.pool.sources import PromptsSourceError, WrittenAs
 from app.settings import Settings
 from contract.vocabulary import AttackVector, Objective, RiskCategory
 from tests.conftest import Browser
+from tests.prompts import read_prompts
 
 HELPFULNESS = Tags(Objective.HELPFULNESS)
 SAFETY = Tags(Objective.SAFETY, RiskCategory.UNQUALIFIED_ADVICE, AttackVector.LOGIC)
@@ -139,7 +147,8 @@ def test_two_who_add_the_same_at_once_add_it_once(database: Database) -> None:
 def test_the_page_adds_and_finds(database: Database, admin: Browser) -> None:
     assert "There are none." in admin.get("/admin/prompts").text
     form = {"objective": "safety", "risk_category": "harmful_activities", "attack_vector": "", "source": " mine "}
-    answer = admin.post("/admin/prompts", form | {"text": "Is it 100% so?\r\nWas heißt <b>das</b>?\r\nis it 100% SO?"})
+    typed = form | {"text": "Is it 100% so?\r\nWas heißt <b>das</b>?\r\nis it 100% SO?", "tags": "Odd; rare"}
+    answer = confirm(admin, admin.post("/admin/prompts", typed))
     assert (answer.status_code, answer.headers["location"]) == (303, "/admin/prompts?added=2&known=1")
     text = admin.get(answer.headers["location"]).text
     assert "2 added, 1 known already." in text
@@ -158,6 +167,13 @@ def test_the_page_adds_and_finds(database: Database, admin: Browser) -> None:
     assert (event.actor_id, event.detail) == (admin.person.id, {"added": 2, "known": 1, "source": "mine"})
 
 
+def confirm(admin: Browser, checked: HttpResponse) -> HttpResponse:
+    """Confirm an import, on whose page a check ended."""
+    assert checked.status_code == 303, checked.text
+    assert admin.get(checked.headers["location"]).status_code == 200
+    return admin.post(checked.headers["location"])
+
+
 def test_nothing_is_added_where_a_line_is_wrong(database: Database, admin: Browser) -> None:
     text = 'Fine?\n{"turns": []}\n' + "\n".join('{"x": 1}' for _ in range(30))
     answer = admin.post("/admin/prompts", {"objective": "helpfulness", "text": text})
@@ -169,7 +185,11 @@ def test_nothing_is_added_where_a_line_is_wrong(database: Database, admin: Brows
     empty = admin.post("/admin/prompts", {"objective": "helpfulness", "text": " \r\n "})
     assert empty.status_code == 422
     assert "There is no prompt" in empty.text
-    assert admin.post("/admin/prompts", {"objective": "fun", "text": "x"}).status_code == 422
+    refused = admin.post("/admin/prompts", {"objective": "fun", "text": "Mine?", "tags": "x" * 41})
+    assert refused.status_code == 422
+    assert "objective: must be" in refused.text
+    assert "tags" in refused.text
+    assert "Mine?" in refused.text
 
 
 def test_a_prompt_is_retired_once_and_never_comes_back(database: Database, admin: Browser) -> None:
@@ -224,15 +244,15 @@ def test_the_command_line(
     # With the mark that some editors put first.
     file.write_text("\ufeff" + "\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     done = RUNNER.invoke(commands, ["add", str(file), "--objective", "helpfulness"], catch_exceptions=False)
-    assert done.stdout == "80 prompts added, 0 known already.\n"
+    assert re.fullmatch(r"80 prompts added, 0 known already, in \d+\.\d s\.\n", done.stdout)
     again = RUNNER.invoke(commands, ["add", str(file), "--objective", "helpfulness"], catch_exceptions=False)
-    assert again.stdout == "0 prompts added, 80 known already.\n"
+    assert again.stdout.startswith("0 prompts added, 80 known already, in ")
     prompts = pool(database)
     assert {(len(prompt.turns), prompt.source) for prompt in prompts} == {(2, "prompts.jsonl")}
     shown = RUNNER.invoke(commands, ["list"], catch_exceptions=False).stdout
     assert re.search(r"helpfulness\W+80\W+0\W+0", shown)
-    file.write_text('Fine?\n{"turns": 7}\n', encoding="utf-8")
-    with pytest.raises(PromptsFileError, match=r"(?s)prompts\.jsonl: 1 lines.*Line 2: turns: must be a valid list"):
+    file.write_text('{"prompt": "Fine?"}\n{"turns": 7}\n', encoding="utf-8")
+    with pytest.raises(PromptsFileError, match=r"(?s)prompts\.jsonl: 1 problem, .*Line 2: turns: must be a valid list"):
         RUNNER.invoke(commands, ["add", str(file), "--objective", "safety"], catch_exceptions=False)
     with pytest.raises(PromptsFileError, match="cannot be read"):
         RUNNER.invoke(commands, ["add", str(tmp_path), "--objective", "safety"], catch_exceptions=False)
@@ -246,3 +266,187 @@ def test_mt_bench_loads() -> None:
     found, problems = read_prompts(file.read_text(encoding="utf-8"), HELPFULNESS, max_characters=20_000)
     assert (len(found), {len(prompt.turns) for prompt in found}, problems) == (80, {2}, [])
     assert len({prompt.digest for prompt in found}) == 80
+
+
+TABLE = [
+    ["Turn_1", "turn 2", "Objective", "risk_category", "tags", "source", "score"],
+    ["How do I make\ntea?", 'Without a "kettle"; a,b?', "", "", "Tea, HOT  drinks|tea", "", "7"],
+    ["Risky?", "", "safety", "illicit_activities", "", " red team ", "8"],
+    [],
+    ["how do I make tea?", 'without a "kettle"; A,B?', "", "", "", "", "9"],
+]
+
+
+def as_csv(rows: list[list[str]], delimiter: str = ",") -> str:
+    text = io.StringIO(newline="")
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    return text.getvalue()
+
+
+@pytest.mark.parametrize("delimiter", [",", ";", "\t"], ids=["comma", "semicolon", "tab"])
+def test_a_table_is_read_by_its_header(delimiter: str) -> None:
+    prompts, problems = read_prompts(
+        "\ufeff" + as_csv(TABLE, delimiter), Tags(Objective.HELPFULNESS, words=("all",)), name="exported.CSV"
+    )
+    assert problems == []
+    assert [prompt.turns for prompt in prompts] == [
+        ("How do I make\ntea?", 'Without a "kettle"; a,b?'),
+        ("Risky?",),
+        ("how do I make tea?", 'without a "kettle"; A,B?'),
+    ]
+    assert [prompt.line for prompt in prompts] == [2, 4, 6]
+    assert prompts[0].digest == prompts[2].digest
+    assert prompts[0].tags.words == ("tea", "hot drinks", "all")
+    assert (prompts[1].tags, prompts[1].source) == (
+        Tags(Objective.SAFETY, RiskCategory.ILLICIT_ACTIVITIES, None, ("all",)),
+        "red team",
+    )
+
+
+def test_the_form_is_told_by_name_and_content() -> None:
+    table = "prompt,tags\nHow?,a;b\n"
+    pasted, _ = read_prompts(table, HELPFULNESS)
+    assert [(one.turns, one.tags.words) for one in pasted] == [(("How?",), ("a", "b"))]
+    as_text, _ = read_prompts(table, HELPFULNESS, form=WrittenAs.TEXT)
+    assert [one.turns for one in as_text] == [("prompt,tags",), ("How?,a;b",)]
+    # A prompt may look like a header, and have words in it that none knows.
+    question, _ = read_prompts("prompt, please\nprompt, thanks", HELPFULNESS)
+    assert len(question) == 2
+    braces, _ = read_prompts('{"prompt": "x"}', HELPFULNESS, form=WrittenAs.TEXT)
+    assert braces[0].turns == ('{"prompt": "x"}',)
+    _, problems = read_prompts('How?\n["a"]', HELPFULNESS, name="prompts.jsonl")
+    assert problems == [
+        "Line 1: not valid JSON, at character 1: Expecting value.",
+        "Line 2: must be a JSON object with prompt or turns.",
+    ]
+    tagged, _ = read_prompts('{"prompt": "x", "tags": ["A", "b c"]}\n{"prompt": "y", "tags": "d, e"}', HELPFULNESS)
+    assert [one.tags.words for one in tagged] == [("a", "b c"), ("d", "e")]
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("question,answer", "has no column prompt and no column turn_1; it has: question, answer"),
+        ("", "has no column prompt and no column turn_1; it has: nothing"),
+        ("prompt,turn_1", "has prompt as well as turn_1"),
+        ("turn_1,turn_3", "has turn_3, and not all turns before it"),
+        ("prompt,tags,Tags", "has the column tags twice"),
+    ],
+)
+def test_a_wrong_header_names_the_columns_known(header: str, problem: str) -> None:
+    with pytest.raises(PromptsSourceError) as raised:
+        read_prompts(f"{header}\nHow?,x\n", HELPFULNESS, name="prompts.csv")
+    assert problem in raised.value.message
+    assert "Columns known here: prompt, or turn_1, turn_2 and so on; objective, risk" in raised.value.message
+
+
+@pytest.mark.parametrize(
+    ("row", "problem"),
+    [
+        ("How?,fun,", "Line 2: objective: must be 'helpfulness' or 'safety'."),
+        (" ,,x", "Line 2: turns 1: is empty."),
+        (
+            "One, two, three, four",
+            "Line 2: has 4 cells, and the header 3: put text that holds the separator in quotes.",
+        ),
+        ('"How?"x,,', "Line 2: not valid CSV: ',' expected after '\"'."),
+        (f"How?,,{'x' * 41}", "Line 2: tags 1: String should have at most 40 characters."),
+    ],
+)
+def test_a_row_that_is_no_prompt_is_named(row: str, problem: str) -> None:
+    prompts, problems = read_prompts(f'prompt,objective,tags\n{row}\n"Fine,\ntoo?",,\n', HELPFULNESS)
+    assert problems == [problem]
+    assert [(one.turns, one.line) for one in prompts] == [(("Fine,\ntoo?",), 3)]
+
+
+def upload(admin: Browser, content: str | bytes, name: str = "prompts.csv", **fields: str) -> HttpResponse:
+    data = {"objective": "helpfulness", "text": ""} | fields
+    return admin.post("/admin/prompts", data, files={"file": (name, content)})
+
+
+def test_an_upload_is_shown_before_it_is_added(database: Database, admin: Browser, settings: Settings) -> None:
+    add(database, "Why?")
+    table = 'prompt,objective,tags,source,more\nwhy?,,,,\n"<b>, is it so?",safety,A;B,mine,\nHow?,,,,\nHOW?,,,,\n'
+    answer = upload(admin, table, tags="October")
+    assert answer.status_code == 303
+    page = admin.get(answer.headers["location"]).text
+    for shown in ("<dt>New</dt><dd>2", "from it</dt><dd>1", "line</dt><dd>1", "passed over</dt><dd>more"):
+        assert shown in page
+    assert "Line 5 says the same as line 4." in page
+    assert "&lt;b&gt;, is it so?" in page
+    assert "Add 2 prompts" in page
+    assert len(pool(database)) == 1
+    done = admin.post(answer.headers["location"])
+    assert done.headers["location"] == "/admin/prompts?added=2&known=2"
+    found = {prompt.turns[0]: prompt for prompt in pool(database)}
+    assert (found["How?"].tags, found["How?"].source) == (["october"], "prompts.csv")
+    assert (found["<b>, is it so?"].tags, found["<b>, is it so?"].source) == (["a", "b", "october"], "mine")
+    assert admin.post(answer.headers["location"]).status_code == 404
+    assert list((settings.data_dir / "prompt-imports").iterdir()) == []
+    for tag, count in {"October": 2, "a": 1, "octo": 0, "": 3, "A, b": 1, '"': 0, "%": 0}.items():
+        text = admin.get("/admin/prompts", params={"tag": tag}).text
+        assert text.count('aria-label="Retire') == count, tag
+    assert 'href="/admin/prompts?tag=october"' in admin.get("/admin/prompts").text
+
+
+def test_an_upload_with_problems_cannot_be_added(database: Database, admin: Browser, settings: Settings) -> None:
+    answer = upload(admin, "prompt,objective\nHow?,\n" + "Why?,fun\n" * 60)
+    page = admin.get(answer.headers["location"]).text
+    assert "these 60 lines are" in page
+    assert "Line 3: objective: must be" in page
+    assert "And 10 more." in page
+    assert "Add 1 prompt" not in page
+    assert admin.post(answer.headers["location"]).status_code == 422
+    assert pool(database) == []
+    assert admin.post(f"{answer.headers['location']}/discard").headers["location"] == "/admin/prompts"
+    assert admin.get(answer.headers["location"]).status_code == 404
+    for content, problem in (
+        (b"PK\x03\x04\xff\xfe", "it is no text in UTF-8"),
+        ("question\nHow?\n", "has no column prompt"),
+    ):
+        refused = upload(admin, content)
+        assert refused.status_code == 422
+        assert problem in refused.text
+    assert list((settings.data_dir / "prompt-imports").iterdir()) == []
+    only_known = upload(admin, "prompt\n")
+    assert "There is no prompt" in admin.get(only_known.headers["location"]).text
+
+
+def test_a_large_upload_from_others_is_refused_unread(sign_in: Callable[..., Browser]) -> None:
+    assert upload(sign_in(PersonRole.TRAINER), "prompt\nHow?\n").status_code == 403
+
+
+def test_a_dry_run_adds_nothing(
+    database: Database, settings: Settings, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PREFERABLY_DATABASE_URL", settings.database_url)
+    monkeypatch.setenv("PREFERABLY_DATA_DIR", str(settings.data_dir))
+    file = tmp_path / "prompts.csv"
+    file.write_text("prompt;tags;other\nHow?;a\nhow?;b\n", encoding="utf-8")
+    command = ["add", str(file), "--objective", "helpfulness", "--tags", "One, two"]
+    shown = RUNNER.invoke(commands, [*command, "--dry-run"], catch_exceptions=False).stdout
+    assert "prompts.csv: 1 new, 0 in the pool already, 1 said by an earlier line; checked in 0." in shown
+    assert "line 3 says the same as line 2" in shown
+    assert "columns passed over: other" in shown
+    assert "new (helpfulness, a, one, two): How?" in shown
+    assert pool(database) == []
+    done = RUNNER.invoke(commands, [*command, "--source", "elsewhere"], catch_exceptions=False)
+    assert done.stdout.startswith("1 prompts added, 1 known already, in ")
+    assert [(one.tags, one.source) for one in pool(database)] == [(["a", "one", "two"], "elsewhere")]
+    with pytest.raises(PromptsFileError, match="--tags"):
+        RUNNER.invoke(commands, [*command, "--tags", "x" * 41], catch_exceptions=False)
+
+
+def test_a_hundred_thousand_prompts(database: Database, settings: Settings) -> None:
+    rows = [["prompt", "tags"], *([f"Question {number} of very many, is it not?", "many"] for number in range(100_000))]
+    wanted = Wanted(tags=HELPFULNESS)
+    began = time.perf_counter()
+    draft = service.check(database, settings, wanted, io.BytesIO(as_csv(rows).encode()), "many.csv")
+    checked = time.perf_counter()
+    with database.write() as session:
+        assert service.confirm(session, draft, settings).added == 100_000
+    added = time.perf_counter()
+    assert service.check(database, settings, wanted, io.BytesIO(as_csv(rows).encode()), "many.csv").known == 100_000
+    sys.stdout.write(f"checked in {checked - began:.1f} s, added in {added - checked:.1f} s")
+    # Some 10 s on two cores that others use too; a slow machine must not fail the test.
+    assert added - began < 120

@@ -34,12 +34,13 @@ from app.models import (
     now,
 )
 from app.pool import service as pool
-from app.pool.reading import Tags, read_prompts
+from app.pool.reading import Tags
 from app.pool.stock import Level, follow_up, refill, shortfall
 from app.sampling import leases
 from app.settings import Settings
 from contract.vocabulary import AttackVector, Objective, RiskCategory, Strength
 from tests import factories
+from tests.prompts import read_prompts
 
 H, S = Objective.HELPFULNESS, Objective.SAFETY
 MANY = {H: 1000, S: 0}

@@ -16,7 +16,7 @@ from app.database import Database
 from app.datasets import service as datasets
 from app.datasets import text_forms
 from app.datasets.text_forms import Part, TextForm, hh_row
-from app.models import PersonRole, PreferenceDataset, TokenScope, now
+from app.models import PersonRole, PreferenceDataset, TokenScope
 from app.settings import Settings
 from contract.dataset import PreferenceRow
 from contract.external import parse_row
@@ -36,8 +36,7 @@ def frozen(database: Database, settings: Settings) -> PreferenceDataset:
         batch = make.make_week(session, ann, conversations=3)
         make.make_judged(session, batch, ann, ODD)
         make.make_judged(session, batch, ann, "Say\n\nHuman: yes")
-        batch.frozen_at = now()
-        return datasets.freeze(session, batch, settings)
+    return make.freeze(database, batch, settings)
 
 
 def part_of(frozen: PreferenceDataset, settings: Settings, objective: Objective = Objective.HELPFULNESS) -> Part:
@@ -161,8 +160,7 @@ def test_a_dataset_without_rows_of_a_split(
     with database.write() as session:
         batch = make.make_open_batch(session)
         make.make_judged(session, batch, make.make_person(session), "The only one")
-        batch.frozen_at = now()
-        datasets.freeze(session, batch, settings)
+    make.freeze(database, batch, settings)
     answer = sign_in(PersonRole.TRAINER).get("/datasets/batch-001/as/hh/safety/test")
     assert answer.status_code == 404
     assert "no rows of the objective safety in the split test" in answer.text

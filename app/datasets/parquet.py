@@ -1,7 +1,8 @@
 """Writes rows to Parquet files whose bytes depend on the rows alone."""
 
 from collections import defaultdict
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import product
@@ -110,22 +111,31 @@ class FolderWriter:
         self._schema = schema_of(format_version)
         self._rows_per_file = rows_per_file
         self._parts: dict[tuple[Objective, Split], _Part] = defaultdict(_Part)
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="parquet")
+        self._writing: Future[None] | None = None
 
     def add(self, split: Split, row: Mapping[str, Any]) -> None:
-        """Take a row of plain values. At most one row group of each part is in memory."""
+        """Take a row of plain values.
+
+        Of each part at most one row group is in memory, and one of all that is being written: a thread encodes and
+        compresses it, which is outside Python's lock, while the next rows are read.
+        """
         objective = Objective(row["objective"])
         part = self._parts[objective, split]
         part.waiting.append(row)
         if len(part.waiting) == ROW_GROUP_ROWS:
-            self._write_row_group(part, objective, split)
+            self._wait()
+            rows, part.waiting = part.waiting, []
+            self._writing = self._thread.submit(self._write_row_group, part, rows, objective, split)
 
     def finish(self) -> list[WrittenFile]:
         """Write what is left, and name the files now that their number is known."""
+        self._wait()
         written = []
         for objective, split in product(Objective, Split):
             part = self._parts[objective, split]
             if part.waiting:
-                self._write_row_group(part, objective, split)
+                self._write_row_group(part, part.waiting, objective, split)
             _close(part)
             for number, (draft, rows) in enumerate(zip(part.files, part.counts, strict=True)):
                 path = draft.with_name(f"{split}-{number:05d}-of-{len(part.files):05d}.parquet")
@@ -135,11 +145,20 @@ class FolderWriter:
 
     def close(self) -> None:
         """Close what is open, whether finished or not."""
+        self._thread.shutdown()
         for part in self._parts.values():
             _close(part)
 
-    def _write_row_group(self, part: _Part, objective: Objective, split: Split) -> None:
-        if part.writer is not None and part.counts[-1] + len(part.waiting) > self._rows_per_file:
+    def _wait(self) -> None:
+        """Let the row group that is being written be finished; what went wrong with it is raised here."""
+        writing, self._writing = self._writing, None
+        if writing is not None:
+            writing.result()
+
+    def _write_row_group(
+        self, part: _Part, rows: Sequence[Mapping[str, Any]], objective: Objective, split: Split
+    ) -> None:
+        if part.writer is not None and part.counts[-1] + len(rows) > self._rows_per_file:
             _close(part)
         if part.writer is None:
             path = self._folder / objective / f"{split}-{len(part.files):05d}.parquet"
@@ -147,11 +166,10 @@ class FolderWriter:
             part.writer = pq.ParquetWriter(path, self._schema, version="2.6", compression="zstd", compression_level=3)
             part.files.append(path)
             part.counts.append(0)
-        table = pa.Table.from_pylist(part.waiting, schema=self._schema)
+        table = pa.Table.from_pylist(rows, schema=self._schema)
         _require_values(table)
         part.writer.write_table(table, row_group_size=ROW_GROUP_ROWS)
-        part.counts[-1] += len(part.waiting)
-        part.waiting.clear()
+        part.counts[-1] += len(rows)
 
 
 def _required(row: type[BaseModel], prefix: str = "") -> Iterator[str]:

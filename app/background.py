@@ -13,6 +13,7 @@ from app.batches.reconciler import reconcile
 from app.comparisons import handout
 from app.database import Database
 from app.datasets import apart
+from app.insights import service as insights
 from app.models import now
 from app.pool import stock
 from app.settings import Settings
@@ -52,6 +53,7 @@ def look_after(database: Database, settings: Settings, at: datetime, stop: threa
 
     steps: tuple[tuple[str, Callable[[], object]], ...] = (
         ("reconcile_failed", move_the_week_along),
+        ("counting_failed", lambda: insights.keep(database)),
         ("expire_failed", lambda: handout.expire(database, at)),
         ("refill_failed", lambda: stock.refill(database, settings, at)),
     )

@@ -212,7 +212,7 @@ def freeze_and_export(settings: Settings, answer: Pipe) -> None:
                 batch = session.scalars(select(Batch).where(Batch.number == number)).one()
                 freezing.request(session, batch, at=batch.closes_at)
             freezing.work_off(database, settings, now())
-            insights.keep_settled(database)
+            insights.keep(database, only_settled=True)
             frozen = time.perf_counter()
             with database.read() as session:
                 dataset = datasets.get(session, f"batch-{number:03d}")

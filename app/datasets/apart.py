@@ -51,6 +51,6 @@ def _write(settings: Settings) -> None:
     database = connect(settings.database_url)
     try:
         freezing.work_off(database, settings, now())
-        insights.keep_settled(database)
+        insights.keep(database, only_settled=True)
     finally:
         database.dispose()

@@ -107,15 +107,9 @@ def kept(session: Session, batch_ids: Iterable[UUID]) -> dict[UUID, KeptInsights
     return {row.batch_id: row for row in rows}
 
 
-def settled_without_insights(session: Session) -> list[Batch]:
-    """The batches in which nothing changes any more, and whose statistics are not kept yet."""
-    return list(
-        session.scalars(
-            select(Batch)
-            .outerjoin(KeptInsights, KeptInsights.batch_id == Batch.id)
-            .where(Batch.frozen_at.is_not(None), KeptInsights.batch_id.is_(None))
-        )
-    )
+def begun_batches(session: Session) -> list[Batch]:
+    """The batches that may have annotations."""
+    return list(session.scalars(select(Batch).where(Batch.opened_at.is_not(None) | Batch.frozen_at.is_not(None))))
 
 
 def names(session: Session, person_ids: set[UUID]) -> dict[UUID, str]:

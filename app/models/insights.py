@@ -1,5 +1,6 @@
-"""What the annotations of a settled batch say, counted once: a week of 250,000 takes seconds to count."""
+"""What the annotations of a batch say, counted beforehand: a week of 250,000 takes seconds to count."""
 
+from datetime import datetime
 from typing import Any
 from uuid import UUID
 
@@ -10,10 +11,12 @@ from app.models.base import Base
 
 
 class KeptInsights(Base):
-    """The statistics of a batch in which nothing changes any more."""
+    """The statistics of a batch in which nothing changes any more, or of a large one as it was a while ago."""
 
     __tablename__ = "kept_insights"
 
     batch_id: Mapped[UUID] = mapped_column(ForeignKey("batches.id"), primary_key=True)
+    counted_at: Mapped[datetime]
+    took_s: Mapped[float]
     statistics: Mapped[dict[str, Any]] = mapped_column(repr=False)
     work: Mapped[dict[str, Any]] = mapped_column(repr=False)

@@ -1,6 +1,7 @@
 """Statistics of a batch: by hand on a small one, mirrored when the sides are swapped, Wilson's interval."""
 
 from collections.abc import Callable
+from datetime import timedelta
 
 import pytest
 from sqlalchemy import update
@@ -9,7 +10,7 @@ from sqlalchemy.orm import Session
 from app.database import Database
 from app.insights import service
 from app.insights.statistics import Share
-from app.models import Annotation, Batch, PersonRole, Response, Skip, SkipReason, now
+from app.models import Annotation, Batch, KeptInsights, PersonRole, Response, Skip, SkipReason, now
 from contract.vocabulary import Objective, SafetyBin, Side, Strength
 from tests.conftest import Browser
 from tests.factories import (
@@ -183,16 +184,50 @@ def test_the_pages_show_the_figures(batch: Batch, sign_in: Callable[..., Browser
 def test_the_statistics_of_a_settled_batch_are_counted_once(database: Database, batch: Batch) -> None:
     with database.read() as session:
         counted = service.batch_insights(session, batch)
-    assert service.keep_settled(database) == 0
-    with database.write() as session:
-        session.get_one(Batch, batch.id).frozen_at = now()
-    assert service.keep_settled(database) == 1
-    assert service.keep_settled(database) == 0
-    # Were it counted anew, it would have nothing to say.
-    with database.write() as session:
-        session.execute(update(Annotation).values(seconds=0, strength=Strength.BETTER))
+    assert service.keep(database, only_settled=True) == 0
+    settle(database, batch)
+    # There is another batch, which runs.
+    assert service.keep(database) == 2
+    assert service.keep(database) == 0
+    spoil(database)
     with database.read() as session:
+        batch = session.get_one(Batch, batch.id)
         kept = service.batch_insights(session, batch)
         assert service.batch_statistics(session, batch) == kept.statistics
     assert set(kept.statistics.judgements) == set(counted.statistics.judgements)
     assert (kept.statistics.sizes, kept.work) == (counted.statistics.sizes, counted.work)
+
+
+def test_a_large_batch_that_runs_is_counted_beforehand(
+    database: Database, batch: Batch, sign_in: Callable[..., Browser]
+) -> None:
+    with database.read() as session:
+        counted = service.batch_statistics(session, batch)
+    assert service.keep(database) == 2
+    assert service.keep(database) == 0
+    spoil(database)
+    with database.write() as session:
+        assert service.batch_statistics(session, batch) != counted
+        kept = session.get_one(KeptInsights, batch.id)
+        kept.took_s = 10.0
+        kept.counted_at = now() - timedelta(minutes=8)
+        session.flush()
+        assert service.batch_statistics(session, batch) == counted
+    assert service.keep(database) == 0
+    assert "Counted" in sign_in(PersonRole.ADMIN).get(f"/admin/batches/{batch.number}/statistics").text
+    with database.write() as session:
+        session.get_one(KeptInsights, batch.id).counted_at = now() - timedelta(minutes=9)
+    assert service.keep(database) == 1
+    settle(database, batch)
+    assert service.keep(database) == 1
+
+
+def settle(database: Database, batch: Batch) -> None:
+    with database.write() as session:
+        session.get_one(Batch, batch.id).frozen_at = now()
+
+
+def spoil(database: Database) -> None:
+    """Whoever counts anew sees something else."""
+    with database.write() as session:
+        session.execute(update(Annotation).values(seconds=0, strength=Strength.BETTER))

@@ -234,7 +234,7 @@ class _Work:
     def _renew(self, **noted: int) -> None:
         def renew(session: Session) -> None:
             freeze = session.get_one(Freeze, self.freeze.batch_id)
-            freeze.next_attempt_at = now() + _LEASE
+            freeze.next_attempt_at = max(self.began_at, now()) + _LEASE
             for name, value in noted.items():
                 setattr(freeze, name, value)
 

@@ -147,6 +147,9 @@ def make_installation(database: Database, settings: Settings, texts: Texts = Tex
             "number": [str(frozen.number), str(batch.number)],
             "name": [dataset.name, run.name, imported.name],
             "import_id": [str(waiting.id)],
+            "form": ["hh", "jsonl"],
+            "objective": ["helpfulness"],
+            "split": ["train"],
             "path": ["README.md", "manifest.json"],
         }
     tags = Tags(Objective.SAFETY, words=(texts.name[:40],))

@@ -25,7 +25,7 @@ from app.models import (
     now,
 )
 from app.pool import service as pool
-from app.pool.reading import Tags, read_prompts
+from app.pool.reading import Tags
 from contract.vocabulary import Generation, Objective
 from tests.app.batch_form import fields
 from tests.conftest import Browser
@@ -39,6 +39,7 @@ from tests.factories import (
     make_pool_comparison,
     make_ready,
 )
+from tests.prompts import read_prompts
 
 PARTIAL = {"HX-Request": "true", "HX-Request-Type": "partial"}
 

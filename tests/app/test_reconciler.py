@@ -49,13 +49,14 @@ from app.models import (
     now,
 )
 from app.pool import service as pool
-from app.pool.reading import Tags, read_prompts
+from app.pool.reading import Tags
 from app.sampling import handing_out, leases
 from app.settings import Settings
 from contract.sampling import Events, Lease
 from contract.vocabulary import Objective, Side, Strength
 from tests import factories
 from tests.conftest import Browser
+from tests.prompts import read_prompts
 
 STEPS = 5
 COMMITS = 10

@@ -40,7 +40,6 @@ from app.models import (
 )
 from app.pool import service as pool
 from app.pool.reading import Tags
-from app.pool.reading import read_prompts as read_prompts_of_pool
 from app.sampling import leases, queries
 from app.settings import Settings
 from app.simulation.annotator import Habits, Record, qualities, safety_value
@@ -62,6 +61,7 @@ from app.simulation.preference import (
 from app.simulation.prompts import PromptsError, Writer, read_prompts
 from contract.vocabulary import Objective, Side, Strength
 from tests.factories import make_open_batch, make_person, make_ready
+from tests.prompts import read_prompts as read_prompts_of_pool
 
 WORDS = (
     "the and to of in is it you that for on with as are was this have at but what all when we there can which do "

@@ -11,11 +11,12 @@ from app.database import Database
 from app.models import Comparison, Conversation, ConversationState, PersonRole, PoolPrompt, new_id, now
 from app.pool import service as pool
 from app.pool import stock
-from app.pool.reading import Tags, read_prompts
+from app.pool.reading import Tags
 from contract.vocabulary import Objective
 from tests import factories
 from tests.app.annotating import judge, make_ready, rating
 from tests.conftest import Browser
+from tests.prompts import read_prompts
 
 
 @pytest.mark.parametrize(("share", "longer"), [(0.0, range(1)), (0.3, range(220, 380)), (1.0, range(1000, 1001))])

@@ -4,7 +4,7 @@
     python -m benchmarks.export                             all 1,418,091 on SQLite, and on PostgreSQL where it answers
     python -m benchmarks.export --comparisons N --database URL     an empty database of yours
 
-Fourteen weeks in the proportions of Llama 2's Table 32 (their sizes and turns a dialogue), with texts of about 230
+Fourteen weeks in the proportions of Llama 2's Table 26 (their sizes and turns a dialogue), with texts of about 230
 tokens, are filled in and then frozen, one after the other, by a process such as the app starts; each is exported as
 it is ready. Meanwhile eight annotators who think for a second work on the same database through the app. Then every
 dataset is made again from the database and must have the same bytes. The last line is JSON.
@@ -51,7 +51,7 @@ from benchmarks.annotator_cycle import (
     sqlite_url,
 )
 
-# Llama 2, Table 32: comparisons and turns per dialogue of each batch of human preference data.
+# Llama 2, Table 26: comparisons and turns per dialogue of each batch of human preference data.
 WEEKS = (
     (5_561, 4.4),
     (17_072, 4.0),

@@ -33,7 +33,7 @@ def upgrade() -> None:
         "kept_insights",
         sa.Column("batch_id", sa.Uuid(), nullable=False),
         sa.Column("counted_at", sa.DateTime(timezone=True), nullable=False),
-        sa.Column("took_s", sa.Float(), nullable=False),
+        sa.Column("took_s", sa.Double(), nullable=False),
         sa.Column("statistics", sa.JSON(), nullable=False),
         sa.Column("work", sa.JSON(), nullable=False),
         sa.ForeignKeyConstraint(["batch_id"], ["batches.id"], name=op.f("fk_kept_insights_batch_id_batches")),
